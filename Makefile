@@ -1,0 +1,63 @@
+# Python 3.11+ and make are all that this file assumes.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.run-ready
+DEV := $(VENV)/.dev-ready
+
+.PHONY: setup demo live test check proof clean help lock
+
+help:
+	@echo "make demo   the whole platform on the built-in simulator (Ctrl-C stops it)"
+	@echo "make live   the whole platform on the real exchanges"
+	@echo "make test   set up and run the tests"
+	@echo "make check  lint, types, import rules and documentation tests"
+	@echo "make proof CAPTURES=DIR   recorded traffic through the whole pipeline, compared with its known truth"
+	@echo "make setup  only set up .venv;  make clean  remove what was built and the demo's data"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "K2 needs Python 3.11 or newer; this is %d.%d. Name another with: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN): $(BIN)/python requirements.lock pyproject.toml
+	@echo "==> installing what K2 runs on (locked versions; about a minute the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(RUN) requirements-dev.lock
+	@echo "==> installing what the tests use (locked versions)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+setup: $(RUN)
+	@echo "==> ready: $(BIN)/k2 --help"
+
+demo: $(RUN)
+	@$(BIN)/k2 demo $(ARGS)
+
+live: $(RUN)
+	@$(BIN)/k2 up $(ARGS)
+
+test: $(DEV)
+	@echo "==> running the tests"
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(DEV)
+	@echo "==> ruff";            $(BIN)/ruff check src tests && $(BIN)/ruff format --check src tests
+	@echo "==> mypy --strict";   $(BIN)/mypy
+	@echo "==> import rules";    $(BIN)/lint-imports
+	@echo "==> documentation";   $(BIN)/python -m pytest tests/docs -n 0
+
+proof: $(DEV)
+	@test -n "$(CAPTURES)" || { echo "say where the recorded sets are: make proof CAPTURES=DIR"; exit 2; }
+	@$(BIN)/python tests/proof/prove.py "$(CAPTURES)"
+
+lock: $(DEV)
+	@$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header -q pyproject.toml build.in -o requirements.lock
+	@$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header -q pyproject.toml build.in --group dev -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) k2-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,128 @@
+"""Every metric's name, declared once; each process serves its own on loopback and leaves a status file in `run/`.
+
+Counters are added to in batches, never a frame at a time, so that measuring costs nothing on the hot path.
+"""
+
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client.parser import text_string_to_metric_families
+
+from k2 import __version__
+from k2.config import Config
+
+STAGE_BUCKETS = (
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.0075,
+    0.01,
+    0.015,
+    0.02,
+    0.025,
+    0.035,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    10,
+)
+
+BUILD_INFO = Gauge("k2_build_info", "Always 1; the labels say what runs.", ["version", "service"])
+FRAMES = Counter("k2_frames_total", "Frames received.", ["exchange"])
+FRAME_BYTES = Counter("k2_frame_bytes_total", "Bytes of frames received.", ["exchange"])
+TRADES = Counter("k2_trades_total", "Trades written to the log.", ["exchange", "source"])
+DUPLICATES = Counter("k2_duplicates_total", "Trades that arrived again and were left out.", ["exchange"])
+FAULTS = Counter("k2_faults_total", "Frames or parts of frames that could not be understood.", ["exchange", "reason"])
+REFUSALS = Counter("k2_subscription_refusals_total", "Symbols that the venue refused.", ["exchange"])
+CONNECTED = Gauge("k2_connected", "Open WebSocket connections that answered their subscription.", ["exchange"])
+RECONNECTS = Counter("k2_reconnects_total", "Dials after the first.", ["exchange", "reason"])
+LAST_TRADE = Gauge(
+    "k2_last_trade_timestamp_seconds", "Receive time of the symbol's newest trade.", ["exchange", "symbol"]
+)
+CLOCK_OFFSET = Gauge(
+    "k2_exchange_clock_offset_seconds",
+    "Median of receive time less exchange time; negative: our clock is behind.",
+    ["exchange"],
+)
+GAPS_OPEN = Gauge("k2_gaps_open", "Gaps that are open.", ["exchange"])
+GAPS = Counter("k2_gaps_total", "Gap ledger events.", ["exchange", "state"])
+REST_REQUESTS = Counter(
+    "k2_backfill_requests_total", "REST requests for missing trades, by outcome.", ["exchange", "outcome"]
+)
+QUEUE = Gauge("k2_queue_depth", "Items waiting in a bounded queue.", ["queue"])
+STAGE = Histogram(
+    "k2_stage_seconds",
+    "Latency of each stage on the way of a trade.",
+    ["stage", "exchange"],
+    buckets=STAGE_BUCKETS,
+)
+LOADED = Counter("k2_loaded_rows_total", "Rows written to the store.", ["table"])
+LAG = Gauge("k2_consumer_lag_records", "Records that a consumer has yet to read.", ["consumer", "stream"])
+STORE_ERRORS = Counter("k2_store_errors_total", "Requests to the store that failed.", ["service"])
+QUERIES = Counter("k2_store_queries_total", "Queries that the store answered.", ["kind", "outcome"])
+SIM_TRADES = Counter("k2_sim_trades_total", "Trades that the simulator made.", ["exchange"])
+SIM_FAULTS = Counter("k2_sim_faults_total", "Faults that the simulator played.", ["exchange", "fault"])
+
+
+def serve(config: Config, service: str) -> int:
+    """Serve this process's metrics, write `run/<service>.json`. Returns the port: the configured one, else a free one."""
+    BUILD_INFO.labels(__version__, service).set(1)
+    offset = SERVICES.index(service) if service in SERVICES else len(SERVICES)
+    wanted = config.metrics.port + offset if config.metrics.port else 0
+    try:
+        server, _ = start_http_server(wanted, config.metrics.host)
+    except OSError:
+        server, _ = start_http_server(0, config.metrics.host)
+    port = int(server.server_port)
+    write_status(config, service, port)
+    return port
+
+
+SERVICES = (
+    "feed-handler-binance",
+    "feed-handler-coinbase",
+    "feed-handler-kraken",
+    "loader",
+    "store",
+    "sim",
+    "supervisor",
+)
+
+
+def write_status(config: Config, service: str, port: int) -> None:
+    """Leave word of this process: pid, metrics port, start time."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    file = config.run_dir / f"{service}.json"
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps({"service": service, "pid": os.getpid(), "metrics_port": port, "started": time.time()}))
+    part.replace(file)
+
+
+def read_status(run_dir: Path) -> dict[str, dict[str, float | int | str]]:
+    """Every service's word, by name; of processes that live."""
+    found = {}
+    for file in sorted(run_dir.glob("*.json")):
+        with suppress(ValueError, OSError):
+            word = json.loads(file.read_text())
+            os.kill(word["pid"], 0)
+            found[str(word["service"])] = word
+    return found
+
+
+def parse(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """A metrics page as {(sample name, sorted labels): value}."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }

@@ -1,0 +1,1 @@
+"""Running, measuring and rehearsing the platform."""

@@ -1,0 +1,1 @@
+"""The three exchanges on loopback."""

@@ -1,0 +1,37 @@
+"""What people see: tables in a terminal, plain lines or JSON in a pipe."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+
+def console(stderr: bool = False) -> Console:
+    """A console for stdout, or stderr for progress and notes."""
+    return Console(stderr=stderr, highlight=False)
+
+
+def note(message: str) -> None:
+    """A line for the person, on stderr, so that stdout stays data."""
+    click.echo(message, err=True)
+
+
+def emit(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool = False, title: str = "") -> None:
+    """Rows as JSON lines (`as_json`), as a table (terminal) or tab-separated with a header (pipe)."""
+    if as_json:
+        for row in rows:
+            click.echo(msgspec.json.encode(dict(zip(columns, row, strict=True))))
+        return
+    if sys.stdout.isatty():
+        table = Table(*columns, title=title or None, title_justify="left", header_style="bold", box=None)
+        for row in rows:
+            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        console().print(table)
+        return
+    click.echo("\t".join(columns))
+    for row in rows:
+        click.echo("\t".join("" if cell is None else str(cell) for cell in row))
