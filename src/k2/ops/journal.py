@@ -1,0 +1,51 @@
+"""The processes' own logs: one JSON object a line, rotated, in `run/<service>.log`; warnings also on stderr."""
+
+import json
+import logging
+import sys
+import time
+from logging.handlers import RotatingFileHandler
+from typing import Any
+
+from k2.config import Config
+
+MAX_BYTES = 10 << 20
+KEPT = 5
+_PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object: time (RFC 3339, UTC), level, service, logger, message, and what `extra=` gave."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self.service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        seconds, millis = divmod(int(record.created * 1000), 1000)
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{millis:03d}Z",
+            "level": record.levelname,
+            "service": self.service,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update({key: value for key, value in record.__dict__.items() if key not in _PLAIN})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def setup(config: Config, service: str, verbose: bool = False) -> None:
+    """Send this process's log to `run/<service>.log` and its warnings (all of it if `verbose`) to stderr."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    file = RotatingFileHandler(config.run_dir / f"{service}.log", maxBytes=MAX_BYTES, backupCount=KEPT)
+    person = logging.StreamHandler(sys.stderr)
+    person.setLevel(logging.INFO if verbose else logging.WARNING)
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    for handler in (file, person):
+        handler.setFormatter(JsonLines(service))
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
