@@ -1,0 +1,267 @@
+"""`k2 up`, `k2 demo`, `k2 status`: the whole platform."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.live import Live
+
+from k2.config import Config
+from k2.ops import panel, platform
+from k2.ops.journal import setup
+from k2.ops.supervise import Service, Supervisor
+from k2.ops.vitals import Observer, Vitals, as_json
+from k2.terminal import console, note
+
+LOOK_EVERY = 2.0
+SAY_EVERY = 10.0
+UNREACHABLE_AFTER = 8.0
+UNREACHABLE_AGAIN = 300.0
+
+
+@click.command()
+@click.pass_obj
+def up(config: Config) -> None:
+    """Capture from the real exchanges, until Ctrl-C.
+
+    \b
+    Examples:
+      k2 up                      all exchanges into ./k2-data
+      k2 --data /srv/k2 up       into another folder
+      k2 demo                    the same platform without any exchange
+    """
+    setup(config, "supervisor")
+    services = platform.live(config)
+    sys.exit(asyncio.run(_run(config, services, {}, "K2 live")))
+
+
+@click.command()
+@click.option("--rate", type=float, help="Trades a second over all instruments (default: sim.rate, 50).")
+@click.option("--captures", type=click.Path(exists=True, path_type=Path), help="Play these recorded frames instead.")
+@click.option("--speed", default="max", show_default=True, help="With --captures: times the recorded speed, or max.")
+@click.option("--until-drained", is_flag=True, help="End when all captured frames are stored, with a summary.")
+@click.option("--timeout", default=600.0, show_default=True, help="With --until-drained: seconds to allow.")
+@click.option("--duration", type=float, help="Stop by itself after so many seconds.")
+@click.option("--fresh", is_flag=True, help="Forget the demo's earlier data first.")
+@click.option("--fault", "faults", multiple=True, metavar="SPEC", help="A fault to rehearse, as in: k2 sim --help.")
+@click.option("--json", "as_json_", is_flag=True, help="Print the summary as one JSON object.")
+@click.pass_obj
+def demo(
+    config: Config, rate: float | None, captures: Path | None, speed: str, until_drained: bool, timeout: float,
+    duration: float | None, fresh: bool, faults: tuple[str, ...], as_json_: bool,
+) -> None:  # fmt: skip
+    """The whole platform on the built-in simulator: three exchanges, 34 instruments, no network.
+
+    \b
+    Examples:
+      k2 demo                                    until Ctrl-C, data in ./k2-demo
+      k2 demo --rate 500                         ten times the traffic
+      k2 demo --fault drop:binance:p=0.01        with one frame in a hundred lost, and healed
+      k2 demo --captures DIR --until-drained --json
+    """
+    if until_drained and not captures:
+        raise click.UsageError("--until-drained needs --captures: the generator never ends")
+    if config.data == "k2-data":
+        config = msgspec.structs.replace(config, data="k2-demo")
+    if fresh and config.data_dir.exists():
+        _forget(config)
+    setup(config, "supervisor")
+    (config.data_dir / "demo").touch()
+    environment = {"K2_DATA": str(config.data_dir), **platform.demo_environment(config)}
+    arguments = [argument for spec in faults for argument in ("--fault", spec)]
+    if captures:
+        arguments += ["--captures", str(captures.absolute()), "--speed", speed]
+        target = config.run_dir / "instruments.toml"
+        platform.capture_instruments(captures, target)
+        environment["K2_INSTRUMENTS"] = str(target)
+        config = msgspec.structs.replace(config, instruments=str(target))
+    elif rate is not None:
+        arguments += ["--rate", str(rate)]
+    services = platform.demo(config, arguments)
+    title = f"K2 demo: simulated exchanges, data in {config.data_dir}"
+    sys.exit(asyncio.run(_run(config, services, environment, title, until_drained, timeout, duration, as_json_)))
+
+
+def _forget(config: Config) -> None:
+    if not (config.data_dir / "demo").exists():
+        raise click.UsageError(
+            f"{config.data_dir} is not a demo's folder: --fresh leaves it alone; name another with --data"
+        )
+    shutil.rmtree(config.data_dir)
+
+
+@click.command()
+@click.option("--json", "as_json_", is_flag=True, help="One JSON object.")
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
+@click.pass_obj
+def status(config: Config, as_json_: bool, watch: bool) -> None:
+    """What the running platform says of itself. Exit code 1 if nothing runs on this data folder.
+
+    \b
+    Examples:
+      k2 status
+      k2 --data k2-demo status --json
+    """
+    observer = Observer(config.run_dir)
+    vitals = observer.look()
+    if not vitals.processes:
+        note(f"nothing runs on {config.data_dir}: start it with `k2 up` or `k2 demo`, or name the folder with --data")
+        sys.exit(1)
+    time.sleep(1.0)
+    vitals = observer.look()
+    if as_json_:
+        click.echo(msgspec.json.format(msgspec.json.encode(as_json(vitals))))
+        return
+    title = f"K2 on {config.data_dir}"
+    if not watch:
+        console().print(panel.render(vitals, {}, title))
+        return
+    with Live(panel.render(vitals, {}, title), console=console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(LOOK_EVERY)
+            live.update(panel.render(observer.look(), {}, title), refresh=True)
+
+
+async def _run(
+    config: Config, services: list[Service], environment: Mapping[str, str], title: str,
+    until_drained: bool = False, timeout: float = 0.0, duration: float | None = None, as_json_: bool = False,
+) -> int:  # fmt: skip
+    """Run until a signal, `duration` or the drain; stop everything; returns the exit code."""
+    _refuse_second(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    began = time.monotonic()
+    supervisor = Supervisor(services, config.run_dir, {"K2_DATA": str(config.data_dir), **environment})
+    supervisor.start()
+    note(f"{title}: starting {', '.join(service.name for service in services)}")
+    view = asyncio.create_task(_show(config, supervisor, title, began))
+    summary: dict[str, Any] | None = None
+    code = 0
+    try:
+        if until_drained:
+            summary, code = await _drain(config, supervisor, timeout, stop)
+        else:
+            await _until(stop, duration)
+    finally:
+        view.cancel()
+        await asyncio.gather(view, return_exceptions=True)
+        note("stopping: sockets first, then what is still on its way is written down")
+        stopping = time.monotonic()
+        killed = await supervisor.stop()
+        note(
+            f"stopped in {time.monotonic() - stopping:.1f} s" + (f"; had to kill {', '.join(killed)}" if killed else "")
+        )
+    if summary is not None:
+        click.echo(msgspec.json.encode(summary) if as_json_ else msgspec.json.format(msgspec.json.encode(summary)))
+    return 1 if killed else code
+
+
+async def _until(stop: asyncio.Event, duration: float | None) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), duration)
+    except TimeoutError:
+        return
+
+
+async def _drain(
+    config: Config, supervisor: Supervisor, timeout: float, stop: asyncio.Event
+) -> tuple[dict[str, Any], int]:
+    from k2.ops.verify import verify
+
+    stopped = asyncio.create_task(stop.wait())
+    drained = asyncio.create_task(platform.drained(config, timeout))
+    await asyncio.wait({stopped, drained}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not drained.done():
+        drained.cancel()
+        raise click.ClickException("stopped before all captured frames were stored")
+    if drained.exception():
+        raise click.ClickException(f"not all captured frames were stored within {timeout:.0f} s; see {config.run_dir}")
+    result = await asyncio.to_thread(verify, config)
+    result["results"]["restarts"] = {service.name: service.restarts for service in supervisor.services.values()}
+    return result, 0 if all(check["ok"] for check in result["checks"]) else 1
+
+
+def _refuse_second(config: Config) -> None:
+    from k2.metrics import read_status
+
+    mine = os.getpid()
+    others = [s for s, word in read_status(config.run_dir).items() if s != "supervisor" and word["pid"] != mine]
+    if others:
+        raise click.ClickException(
+            f"{', '.join(others)} already run on {config.data_dir}: "
+            "look with `k2 status`, or name another folder with --data"
+        )
+
+
+async def _show(config: Config, supervisor: Supervisor, title: str, began: float) -> None:
+    """The live table in a terminal; elsewhere a line every ten seconds."""
+    observer = Observer(config.run_dir)
+    first = asyncio.create_task(_first_candle(config, supervisor, began))
+    screen = console(stderr=True)
+    told: dict[str, float] = {}
+    try:
+        if not screen.is_terminal:
+            while True:
+                await asyncio.sleep(SAY_EVERY)
+                vitals = await asyncio.to_thread(observer.look)
+                rates = "; ".join(
+                    f"{v.exchange} {v.rate:,.0f}/s, {v.gaps_open} gaps open, lag {v.lag}" for v in vitals.venues
+                )
+                _say_unreachable(vitals, told)
+                note(f"{rates}; {vitals.memory / 1e6:.0f} MB, {vitals.cpu:.0f} % of a core")
+        with Live(console=screen, auto_refresh=False, transient=False) as live:
+            while True:
+                vitals = await asyncio.to_thread(observer.look)
+                _say_unreachable(vitals, told)
+                states = {s.name: (s.state, s.restarts) for s in supervisor.services.values()}
+                live.update(panel.render(vitals, states, f"{title}    Ctrl-C stops"), refresh=True)
+                await asyncio.sleep(LOOK_EVERY)
+    finally:
+        first.cancel()
+
+
+def _say_unreachable(vitals: Vitals, told: dict[str, float]) -> None:
+    """Name each venue that has not answered for a while, once every five minutes."""
+    for venue in vitals.venues:
+        told.setdefault(venue.exchange, vitals.at - UNREACHABLE_AGAIN + UNREACHABLE_AFTER)
+        if venue.connected:
+            told[venue.exchange] = vitals.at - UNREACHABLE_AGAIN + UNREACHABLE_AFTER
+        elif vitals.at - told[venue.exchange] >= UNREACHABLE_AGAIN:
+            told[venue.exchange] = vitals.at
+            note(
+                f"{venue.exchange} cannot be reached; still trying (why: run/feed-handler-{venue.exchange}.log). "
+                "`k2 demo` runs the whole platform without any exchange."
+            )
+
+
+async def _first_candle(config: Config, supervisor: Supervisor, began: float) -> None:
+    """Say when the first candle can be read."""
+    from k2.store import StoreError
+    from k2.wire import open_store
+
+    await supervisor.services["loader"].ready.wait()
+    store = open_store(config)
+    try:
+        while True:
+            try:
+                if await asyncio.to_thread(store.rows, "SELECT 1 FROM k2.ohlcv_1m LIMIT 1"):
+                    break
+            except StoreError:
+                pass
+            await asyncio.sleep(0.1)
+        note(
+            f"first candle after {time.monotonic() - began:.1f} s; ask for it: k2 --data {config.data} candles BTC-USDT"
+        )
+    finally:
+        store.close()

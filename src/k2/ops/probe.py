@@ -1,0 +1,106 @@
+"""Does each part work? One probe a part; a probe never changes anything and never raises."""
+
+import os
+import shutil
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from k2.config import EXCHANGES, Config, ConfigError, instruments
+from k2.exchanges import venue
+from k2.log import LogError
+from k2.store import StoreError
+from k2.wire import open_log, open_store
+
+LOW_DISK = 2 << 30
+
+
+class Finding(NamedTuple):
+    """`ok` None: not running or not reachable now, which may be as intended."""
+
+    part: str
+    ok: bool | None
+    detail: str
+
+
+def probes(config: Config) -> Iterator[Finding]:
+    """Probe data folder, instruments, log, store and exchanges, in this order."""
+    yield _folder(config)
+    yield _instruments(config)
+    yield _log(config)
+    yield _store(config)
+    for name in EXCHANGES:
+        if config.exchange(name).enabled:
+            yield _exchange(config, name)
+        else:
+            yield Finding(f"exchange {name}", None, "switched off in the configuration")
+
+
+def _folder(config: Config) -> Finding:
+    folder = config.data_dir
+    parent = next(p for p in (folder, *folder.parents) if p.exists())
+    if not os.access(parent, os.W_OK):
+        return Finding(
+            "data folder", False, f"{parent} cannot be written: change its owner or name another with --data"
+        )
+    free = shutil.disk_usage(parent).free
+    detail = f"{folder}, {free / 1e9:.1f} GB free"
+    return Finding("data folder", free > LOW_DISK, detail + ("" if free > LOW_DISK else ": make room, at least 2 GB"))
+
+
+def _instruments(config: Config) -> Finding:
+    try:
+        listed = instruments(config.instruments_file)
+    except ConfigError as error:
+        return Finding("instruments", False, str(error))
+    count = ", ".join(f"{len(symbols)} on {name}" for name, symbols in listed.items())
+    return Finding("instruments", bool(listed), f"{count} ({config.instruments_file})")
+
+
+def _log(config: Config) -> Finding:
+    if not config.log_dir.exists():
+        return Finding("log", None, f"{config.log_dir} does not exist yet: the first start makes it")
+    try:
+        log = open_log(config)
+        try:
+            streams = log.streams()
+        finally:
+            log.close()
+    except LogError as error:
+        return Finding("log", False, str(error))
+    return Finding("log", True, f"{len(streams)} streams, {sum(s.size for s in streams) / 1e6:,.1f} MB")
+
+
+def _store(config: Config) -> Finding:
+    try:
+        store = open_store(config)
+        try:
+            ((version,),) = store.rows("SELECT version()")
+        finally:
+            store.close()
+    except StoreError as error:
+        return Finding("store", None, f"{config.store_url} does not answer ({error}): `k2 up` starts it")
+    return Finding("store", True, f"{config.store_url}, ClickHouse {version}")
+
+
+def _exchange(config: Config, name: str) -> Finding:
+    settings, known = config.exchange(name), venue(name)
+    details = []
+    for url in (settings.ws_url or known.ws_url, settings.rest_url or known.rest_url):
+        parts = urlsplit(url)
+        secure = parts.scheme in ("wss", "https")
+        address = (parts.hostname or "", parts.port or (443 if secure else 80))
+        try:
+            with socket.create_connection(address, timeout=5) as plain:
+                if secure:
+                    context = ssl.create_default_context()
+                    if settings.ca_file:
+                        context.load_verify_locations(settings.ca_file)
+                    context.wrap_socket(plain, server_hostname=address[0]).close()
+        except OSError as error:
+            why = f"{address[0]}:{address[1]} cannot be reached ({error}): check network and TLS, or try `k2 demo`"
+            return Finding(f"exchange {name}", None, why)
+        details.append(f"{address[0]}:{address[1]}")
+    return Finding(f"exchange {name}", True, " and ".join(details) + " answer")
