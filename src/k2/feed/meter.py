@@ -1,0 +1,102 @@
+"""The recorder's figures, gathered a batch at a time and handed to Prometheus once a second."""
+
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Sequence
+from statistics import median_low
+
+from k2 import metrics
+
+OFFSETS_KEPT = 1001  # live trades whose receive time less exchange time make the clock offset
+_BOUNDS_NS = [int(bound * 1e9) for bound in metrics.STAGE_BUCKETS]
+
+
+class StageTally:
+    """Latencies of one stage as bucket counts, for the histogram `k2_stage_seconds`."""
+
+    def __init__(self, stage: str, exchange: str) -> None:
+        self.metric = metrics.STAGE.labels(stage, exchange)
+        self.counts = [0] * (len(_BOUNDS_NS) + 1)
+        self.total_ns = 0
+
+    def add(self, sorted_ns: Sequence[int]) -> None:
+        """Latencies in ns, ascending. Costs a search per touched bucket, not per value."""
+        self.total_ns += sum(sorted_ns)
+        at, end = 0, len(sorted_ns)
+        for i, bound in enumerate(_BOUNDS_NS):
+            upto = bisect_right(sorted_ns, bound, at)
+            self.counts[i] += upto - at
+            at = upto
+            if at == end:
+                return
+        self.counts[-1] += end - at
+
+    def add_same(self, ns: int, times: int) -> None:
+        """One latency that `times` trades share."""
+        self.total_ns += ns * times
+        self.counts[_bucket(ns)] += times
+
+    def flush(self) -> None:
+        metrics.observe_many(self.metric, self.counts, self.total_ns / 1e9)
+        self.counts = [0] * len(self.counts)
+        self.total_ns = 0
+
+
+def _bucket(ns: int) -> int:
+    for i, bound in enumerate(_BOUNDS_NS):
+        if ns <= bound:
+            return i
+    return len(_BOUNDS_NS)
+
+
+class Meter:
+    """Everything that one exchange's recorder counts."""
+
+    def __init__(self, exchange: str) -> None:
+        self.exchange = exchange
+        self.frames = 0
+        self.frame_bytes = 0
+        self.live = 0
+        self.backfill = 0
+        self.duplicates = 0
+        self.faults: Counter[str] = Counter()
+        self.gaps: Counter[str] = Counter()
+        self.last_trade: dict[str, int] = {}
+        self.offsets: deque[int] = deque(maxlen=OFFSETS_KEPT)
+        self.receive = StageTally("exchange_to_receive", exchange)
+        self.decode = StageTally("receive_to_decoded", exchange)
+        self.durable = StageTally("decoded_to_durable", exchange)
+
+    def add_live(self, recv_ts: Sequence[int], behind: list[int], decoded_ts: int, durable_ts: int) -> None:
+        """A batch of new live trades: their receive times, and receive time less exchange time, all in ns."""
+        self.live += len(recv_ts)
+        self.offsets.extend(behind)
+        behind.sort()
+        self.receive.add(behind)
+        self.decode.add(sorted([decoded_ts - at for at in recv_ts]))
+        self.durable.add_same(durable_ts - decoded_ts, len(recv_ts))
+
+    def flush(self, queued: int, gaps_open: int) -> None:
+        """Hand everything over. Call about once a second."""
+        name = self.exchange
+        metrics.FRAMES.labels(name).inc(self.frames)
+        metrics.FRAME_BYTES.labels(name).inc(self.frame_bytes)
+        metrics.TRADES.labels(name, "live").inc(self.live)
+        metrics.TRADES.labels(name, "backfill").inc(self.backfill)
+        metrics.DUPLICATES.labels(name).inc(self.duplicates)
+        self.frames = self.frame_bytes = self.live = self.backfill = self.duplicates = 0
+        for reason, count in self.faults.items():
+            metrics.FAULTS.labels(name, reason).inc(count)
+        for state, count in self.gaps.items():
+            metrics.GAPS.labels(name, state).inc(count)
+        self.faults.clear()
+        self.gaps.clear()
+        for symbol, at in self.last_trade.items():
+            metrics.LAST_TRADE.labels(name, symbol).set(at / 1e9)
+        self.last_trade.clear()
+        if self.offsets:
+            metrics.CLOCK_OFFSET.labels(name).set(median_low(self.offsets) / 1e9)
+        metrics.QUEUE.labels("feed-frames").set(queued)
+        metrics.GAPS_OPEN.labels(name).set(gaps_open)
+        for tally in (self.receive, self.decode, self.durable):
+            tally.flush()
