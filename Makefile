@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 
-.PHONY: setup demo live test check proof clean help lock
+.PHONY: setup demo live test check proof clean help lock docs
 
 help:
 	@echo "make demo   the whole platform on the built-in simulator (Ctrl-C stops it)"
@@ -54,6 +54,9 @@ check: $(DEV)
 proof: $(DEV)
 	@test -n "$(CAPTURES)" || { echo "say where the recorded sets are: make proof CAPTURES=DIR"; exit 2; }
 	@$(BIN)/python tests/proof/prove.py "$(CAPTURES)"
+
+docs: $(RUN)
+	@$(BIN)/python -m k2.ops.reference docs
 
 lock: $(DEV)
 	@$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header -q pyproject.toml build.in -o requirements.lock

@@ -7,11 +7,12 @@ An environment variable is `K2_` and the path of the key in upper case: `K2_DATA
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
+from msgspec import Meta
 
 EXCHANGES = ("binance", "coinbase", "kraken")
 
@@ -25,15 +26,17 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class ExchangeConfig(_Section, frozen=True):
-    """One venue. Empty URLs mean the venue's own production addresses."""
+    """One venue."""
 
-    enabled: bool = True
-    ws_url: str = ""
-    rest_url: str = ""
-    ca_file: str = ""  # extra certificate authority for wss and https, e.g. of a simulator
+    enabled: Annotated[bool, Meta(description="Whether its feed handler is started.")] = True
+    ws_url: Annotated[str, Meta(description="WebSocket address; empty: the venue's own.")] = ""
+    rest_url: Annotated[str, Meta(description="REST address; empty: the venue's own.")] = ""
+    ca_file: Annotated[str, Meta(description="A further certificate authority for TLS, such as a simulator's.")] = ""
 
 
 class ExchangesConfig(_Section, frozen=True):
+    """The venues."""
+
     binance: ExchangeConfig = ExchangeConfig()
     coinbase: ExchangeConfig = ExchangeConfig()
     kraken: ExchangeConfig = ExchangeConfig()
@@ -42,70 +45,80 @@ class ExchangesConfig(_Section, frozen=True):
 class FeedConfig(_Section, frozen=True):
     """Feed handlers. Times in seconds unless the name says ms."""
 
-    linger_ms: float = 4.0  # shortest time between two durable appends: trades latency for CPU
-    queue_frames: int = 200_000  # frames between socket and log; at the bound the socket is paused
-    backoff_first: float = 0.2
-    backoff_cap: float = 30.0
-    silence: float = 0.0  # 0: the venue's own limit
-    heal_delay: float = 0.3  # a hole may be mere reordering: REST is asked only after this
-    heal_timeout: float = 10.0  # one REST request
-    heal_give_up: float = 900.0  # a hole that REST cannot fill for so long becomes `unavailable`
-    reconnect_after: float = 0.0  # planned reconnect; 0: the venue's own age limit, less a margin
+    linger_ms: Annotated[float, Meta(description="Shortest time between two durable appends: latency for CPU.")] = 4.0
+    queue_frames: Annotated[int, Meta(description="Frames between socket and log; at the bound the socket waits.")] = (
+        200_000
+    )
+    backoff_first: Annotated[float, Meta(description="First pause before dialling again.")] = 0.2
+    backoff_cap: Annotated[float, Meta(description="Longest pause before dialling again.")] = 30.0
+    silence: Annotated[
+        float, Meta(description="Silence after which a connection is given up; 0: the venue's own limit.")
+    ] = 0.0
+    heal_delay: Annotated[float, Meta(description="Wait before REST is asked: a hole may be mere reordering.")] = 0.3
+    heal_timeout: Annotated[float, Meta(description="Longest wait for one REST answer.")] = 10.0
+    heal_give_up: Annotated[float, Meta(description="A hole unfilled for so long becomes unavailable.")] = 900.0
+    reconnect_after: Annotated[
+        float, Meta(description="Planned reconnect; 0: the venue's age limit, less a margin.")
+    ] = 0.0
 
 
 class LogConfig(_Section, frozen=True):
     """The embedded log. Nothing is dropped that a consumer has yet to read."""
 
-    backend: str = "lmdb"
-    max_age_days: float = 30.0
-    frames_max_age_days: float = 7.0
-    max_gb: float = 0.0  # per stream; 0: no limit
-    map_gb: int = 1024  # address space, not disk
+    backend: Annotated[str, Meta(description="Which log: lmdb.")] = "lmdb"
+    max_age_days: Annotated[float, Meta(description="Age at which records may be dropped; 0: never.")] = 30.0
+    frames_max_age_days: Annotated[float, Meta(description="The same for raw frames.")] = 7.0
+    max_gb: Annotated[
+        float, Meta(description="Size of a stream beyond which its oldest may be dropped; 0: no limit.")
+    ] = 0.0
+    map_gb: Annotated[int, Meta(description="Address space (not disk) reserved for each stream.")] = 1024
 
 
 class StoreConfig(_Section, frozen=True):
     """The hot store: where it listens, and as whom K2 speaks to it."""
 
-    host: str = "127.0.0.1"
-    port: int = 8123
-    user: str = "default"
-    password: str = ""
-    readonly_user: str = "reader"
-    readonly_password: str = ""
-    max_memory_mb: int = 2048
-    max_execution_s: float = 120.0
+    host: Annotated[str, Meta(description="Address to listen on and to connect to.")] = "127.0.0.1"
+    port: Annotated[int, Meta(description="Port of ClickHouse's HTTP protocol.")] = 8123
+    user: Annotated[str, Meta(description="The user that may write.")] = "default"
+    password: Annotated[str, Meta(description="Its password (secret).")] = ""
+    readonly_user: Annotated[str, Meta(description="The user that may only read.")] = "reader"
+    readonly_password: Annotated[str, Meta(description="Its password (secret).")] = ""
+    max_memory_mb: Annotated[int, Meta(description="Memory one statement may use.")] = 2048
+    max_execution_s: Annotated[float, Meta(description="Seconds one statement may take.")] = 120.0
 
 
 class LoaderConfig(_Section, frozen=True):
     """The way from the log into the store."""
 
-    interval_ms: float = 10.0  # shortest time between two inserts into the live tail
-    flush_s: float = 1.0  # shortest time between two moves of the tail into MergeTree parts
-    max_batch_mb: int = 16
+    interval_ms: Annotated[float, Meta(description="Shortest time between two inserts into the live tail.")] = 10.0
+    flush_s: Annotated[float, Meta(description="Shortest time between two moves of the tail into parts.")] = 1.0
+    max_batch_mb: Annotated[int, Meta(description="Most bytes read from the log at once.")] = 16
 
 
 class SimConfig(_Section, frozen=True):
-    """The simulator. `rate`: trades a second over all instruments."""
+    """The simulator."""
 
-    host: str = "127.0.0.1"
-    ws_port: int = 8900
-    rest_port: int = 8901
-    rate: float = 50.0
-    seed: int = 1
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    ws_port: Annotated[int, Meta(description="Port of the WebSocket side.")] = 8900
+    rest_port: Annotated[int, Meta(description="Port of the REST side and of the control endpoint.")] = 8901
+    rate: Annotated[float, Meta(description="Trades a second over all instruments.")] = 50.0
+    seed: Annotated[int, Meta(description="Seed of the generator.")] = 1
 
 
 class MetricsConfig(_Section, frozen=True):
-    """Prometheus metrics: each process on its own port from `port` on; 0 takes any free one."""
+    """Prometheus metrics: each process on its own port."""
 
-    host: str = "127.0.0.1"
-    port: int = 9401
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(description="Port of the first process, the others follow; 0: any free ones.")] = 9401
 
 
 class Config(_Section, frozen=True):
-    """The whole tree. `data` holds everything that K2 writes."""
+    """The whole tree."""
 
-    data: str = "k2-data"
-    instruments: str = ""  # empty: the list that ships with K2
+    data: Annotated[str, Meta(description="Folder that holds everything K2 writes.")] = "k2-data"
+    instruments: Annotated[
+        str, Meta(description="File that lists what to capture; empty: the list that ships with K2.")
+    ] = ""
     exchanges: ExchangesConfig = ExchangesConfig()
     feed: FeedConfig = FeedConfig()
     log: LogConfig = LogConfig()
@@ -144,13 +157,23 @@ class Config(_Section, frozen=True):
         return section
 
 
-def leaves(config: type[msgspec.Struct] = Config, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every setting of the tree: its path and its type."""
-    for field in msgspec.structs.fields(config):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            yield from leaves(field.type, (*path, field.name))
+class Setting(NamedTuple):
+    """One leaf of the tree: where it stands, its type, default and meaning."""
+
+    path: tuple[str, ...]
+    type: type
+    default: Any
+    description: str
+
+
+def settings(section: type[msgspec.Struct] = Config, path: tuple[str, ...] = ()) -> Iterator[Setting]:
+    """Every setting of the tree."""
+    for field in msgspec.structs.fields(section):
+        kind, *notes = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
+        if issubclass(kind, msgspec.Struct):
+            yield from settings(kind, (*path, field.name))
         else:
-            yield (*path, field.name), field.type
+            yield Setting((*path, field.name), kind, field.default, next((n.description for n in notes), "") or "")
 
 
 def variable(path: tuple[str, ...]) -> str:
@@ -166,7 +189,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] | None = None, **o
     environ = os.environ if environ is None else environ
     named = file or (Path(environ["K2_CONFIG"]) if environ.get("K2_CONFIG") else None)
     tree = _read(named or Path("k2.toml"), required=named is not None)
-    known = dict(leaves())
+    known = {setting.path for setting in settings()}
     _refuse_unknown(tree, known, str(named or "k2.toml"))
     variables = {variable(path): path for path in known}
     for name, text in environ.items():
@@ -195,7 +218,7 @@ def _read(file: Path, required: bool) -> dict[str, Any]:
         raise ConfigError(f"{file} is not valid TOML: {error}") from None
 
 
-def _refuse_unknown(tree: dict[str, Any], known: Mapping[tuple[str, ...], Any], where: str) -> None:
+def _refuse_unknown(tree: dict[str, Any], known: Set[tuple[str, ...]], where: str) -> None:
     dotted = {".".join(path) for path in known}
     sections = {".".join(path[:i]) for path in known for i in range(1, len(path))}
 

@@ -5,7 +5,7 @@ import sys
 import click
 import msgspec
 
-from k2.config import Config, leaves, masked
+from k2.config import Config, masked, settings
 from k2.ops.probe import probes
 from k2.terminal import emit, note
 
@@ -32,11 +32,11 @@ def check(config: Config, as_json: bool, offline: bool) -> None:
         click.echo(msgspec.json.encode({"configuration": tree, "findings": [finding._asdict() for finding in found]}))
     else:
         rows = []
-        for path, _ in leaves():
+        for setting in settings():
             value = tree
-            for key in path:
+            for key in setting.path:
                 value = value[key]
-            rows.append((".".join(path), value if value != "" else "(default)"))
+            rows.append((".".join(setting.path), value if value != "" else "(default)"))
         emit(("setting", "value"), rows)
         note("")
         emit(("part", "", "what was found"), [(part, MARKS[ok], detail) for part, ok, detail in found])

@@ -1,0 +1,94 @@
+"""The reference pages, written from the code: commands, settings and metrics. `make docs` renews them; a test compares."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from prometheus_client.metrics import MetricWrapperBase
+
+from k2 import metrics
+from k2.cli import VERBS, main
+from k2.config import Config, settings, variable
+
+RENEW = "<!-- Written by `make docs` from the code. Change the code, not this page. -->"
+
+
+def commands() -> str:
+    """docs/COMMANDS.md: every verb with its help."""
+    lines = ["# Commands", "", RENEW, "", "`k2 VERB --help` shows the same. `--data DIR` and `--config FILE` may stand "
+             "before or after every verb.", ""]  # fmt: skip
+    root = click.Context(main, info_name="k2")
+    for name in VERBS:
+        command = main.get_command(root, name)
+        assert command is not None
+        with click.Context(command, info_name=name, parent=root, terminal_width=100) as context:
+            lines += [f"## k2 {name}", "", "```text", command.get_help(context).rstrip(), "```", ""]
+        for part in command.commands.values() if isinstance(command, click.Group) else []:
+            with click.Context(part, info_name=f"{name} {part.name}", parent=root, terminal_width=100) as context:
+                lines += ["```text", part.get_help(context).rstrip(), "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def configuration() -> str:
+    """docs/CONFIGURATION.md: every setting with its variable, default and meaning."""
+    lines = ["# Configuration", "", RENEW, ""]
+    lines += [
+        "One tree. Defaults, then `k2.toml` in the working folder (or the file that `--config` or `K2_CONFIG` names), then",
+        "`K2_*` environment variables; the later wins. An unknown key or variable is an error that names the nearest known",
+        "one. `k2 check` prints the effective tree with secrets masked, and probes every part.",
+        "",
+        "| setting | variable | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for setting in settings(Config):
+        default = "(empty)" if setting.default == "" else setting.default
+        lines.append(f"| `{'.'.join(setting.path)}` | `{variable(setting.path)}` | {default} | {setting.description} |")
+    lines += [
+        "",
+        "In `k2.toml` a dot is a table:",
+        "",
+        "```toml",
+        'data = "/srv/k2"',
+        "",
+        "[store]",
+        "port = 9000",
+        "",
+        "[exchanges.kraken]",
+        "enabled = false",
+        "```",
+        "",
+        "Secrets (`*.password`) are best given as environment variables. They are never logged or printed.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def metric_names() -> str:
+    """docs/METRICS.md: every metric with its labels and meaning."""
+    lines = ["# Metrics", "", RENEW, ""]
+    lines += [
+        "Every process serves Prometheus metrics on `metrics.host`, from port `metrics.port` on, in this order: "
+        + ", ".join(f"`{name}`" for name in metrics.SERVICES)
+        + ". If a port is taken, a free one is used; `run/<service>.json` in the data folder names it.",
+        "",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for metric in vars(metrics).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "-"
+            name = family.name + ("_total" if family.type == "counter" else "")
+            lines.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "COMMANDS.md": commands,
+    "CONFIGURATION.md": configuration,
+    "METRICS.md": metric_names,
+}
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        Path(sys.argv[1], page).write_text(write())
