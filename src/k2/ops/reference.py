@@ -1,4 +1,4 @@
-"""The reference pages, written from the code: commands, settings and metrics. `make docs` renews them; a test compares."""
+"""The reference pages, written from the code: commands, settings, metrics. `make docs` renews them, a test compares."""
 
 import sys
 from collections.abc import Callable
@@ -34,9 +34,9 @@ def configuration() -> str:
     """docs/CONFIGURATION.md: every setting with its variable, default and meaning."""
     lines = ["# Configuration", "", RENEW, ""]
     lines += [
-        "One tree. Defaults, then `k2.toml` in the working folder (or the file that `--config` or `K2_CONFIG` names), then",
-        "`K2_*` environment variables; the later wins. An unknown key or variable is an error that names the nearest known",
-        "one. `k2 check` prints the effective tree with secrets masked, and probes every part.",
+        "One tree. Defaults, then `k2.toml` in the working folder (or the file that `--config` or `K2_CONFIG` names),",
+        "then `K2_*` environment variables; the later wins. An unknown key or variable is an error that names the",
+        "nearest known one. `k2 check` prints the effective tree with secrets masked, and probes every part.",
         "",
         "| setting | variable | default | meaning |",
         "|---|---|---|---|",
