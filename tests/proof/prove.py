@@ -2,9 +2,9 @@
 
 usage: prove.py CAPTURES_DIR
 
-Converts the recorded sets to K2's capture format, plays them through simulator, feed handlers, log, loader and store as
-`k2 demo` runs them, then compares what the store answers (asked through clickhouse-connect) with the golden candles that
-came with the recording, with an independent reading of the recorded frames (json, Decimal), and with DuckDB's candles.
+Converts the recorded sets to K2's capture format, plays them through simulator, feed handlers, log, loader and store
+as `k2 demo` runs them, then compares what the store answers (asked through clickhouse-connect) with the golden candles
+that came with the recording, with an independent reading of the frames (json, Decimal), and with DuckDB's candles.
 Prints each comparison; exit code 1 on any difference. `K2_DATA` names the data folder, else a temporary one is used.
 """
 
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,8 @@ import duckdb
 HERE = Path(__file__).parent
 K2 = [sys.executable, "-m", "k2"]
 GOLDEN_COLUMNS = (
-    "open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "trade_count", "first_trade_id", "last_trade_id",
+    "open", "high", "low", "close", "volume", "quote_volume", "buy_volume",
+    "trade_count", "first_trade_id", "last_trade_id",
 )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ class Recorded(NamedTuple):
 def binance(folder: Path) -> Iterator[tuple[int, Recorded]]:
     """(receive time, trade) of every trade frame."""
     for file in sorted(folder.glob("*.gz")):
-        for line in gzip.open(file, "rt"):
+        for line in gzip.decompress(file.read_bytes()).decode().splitlines():
             received, _, text = line.partition(" ")
             frame = json.loads(text)
             if frame.get("stream", "").endswith("@trade"):
@@ -67,12 +68,9 @@ def coinbase(folder: Path) -> Iterator[Recorded]:
         if frame["type"] in ("match", "last_match") and (frame["product_id"], frame["trade_id"]) not in seen:
             seen.add((frame["product_id"], frame["trade_id"]))
             moment = datetime.fromisoformat(frame["time"])
-            micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // _MICROSECOND
+            micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
             side = "sell" if frame["side"] == "buy" else "buy"
             yield Recorded(frame["product_id"], frame["trade_id"], frame["price"], frame["size"], side, micros * 1000)
-
-
-_MICROSECOND = datetime(2000, 1, 1, microsecond=1) - datetime(2000, 1, 1)
 
 
 class Comparisons:
@@ -127,7 +125,7 @@ def _connect(port: int) -> Any:
     for _ in range(100):
         try:
             return clickhouse_connect.get_client(host="127.0.0.1", port=port, username="reader")
-        except Exception as error:  # noqa: BLE001 - the store is still starting
+        except Exception as error:
             last = error
             time.sleep(0.1)
     raise SystemExit(f"the store did not start: {last}")
@@ -184,8 +182,8 @@ def compare_recorded_clock(folder: Path, trades: list[Recorded], comparisons: Co
     decode = venue("binance").decode
     found, behind = [], 0
     for file in sorted(folder.glob("*.gz")):
-        for line in gzip.open(file, "rt"):
-            received, _, text = line.rstrip("\n").partition(" ")
+        for line in gzip.decompress(file.read_bytes()).decode().splitlines():
+            received, _, text = line.partition(" ")
             for event in decode(Frame(int(received), "ws", "c1", "", text.encode())):
                 if isinstance(event, Trade):
                     behind += event.recv_ts < event.exchange_ts
@@ -223,7 +221,8 @@ def compare_intervals(client: Any, exchange: str, trades: list[Recorded], compar
     con.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?)", [tuple(t) for t in trades])
     for interval, seconds in {"1m": 60, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "1d": 86400}.items():
         rows = con.execute(
-            f"""SELECT symbol, ts // 1000000000 // {seconds} * {seconds} AS w, arg_min(p, id), max(p), min(p), arg_max(p, id), sum(q),
+            f"""SELECT symbol, ts // 1000000000 // {seconds} * {seconds} AS w, arg_min(p, id), max(p), min(p), arg_max(p, id),
+                sum(q),
                 CAST(sum(CAST(p AS DECIMAL(19,8)) * CAST(q AS DECIMAL(19,8))) AS DECIMAL(38,16)),
                 coalesce(sum(q) FILTER (side = 'buy'), 0), count(*), min(id), max(id) FROM t GROUP BY 1, 2"""
         ).fetchall()
