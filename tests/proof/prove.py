@@ -221,7 +221,8 @@ def compare_intervals(client: Any, exchange: str, trades: list[Recorded], compar
     con.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?)", [tuple(t) for t in trades])
     for interval, seconds in {"1m": 60, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "1d": 86400}.items():
         rows = con.execute(
-            f"""SELECT symbol, ts // 1000000000 // {seconds} * {seconds} AS w, arg_min(p, id), max(p), min(p), arg_max(p, id),
+            f"""SELECT symbol, ts // 1000000000 // {seconds} * {seconds} AS w,
+                arg_min(p, id), max(p), min(p), arg_max(p, id),
                 sum(q),
                 CAST(sum(CAST(p AS DECIMAL(19,8)) * CAST(q AS DECIMAL(19,8))) AS DECIMAL(38,16)),
                 coalesce(sum(q) FILTER (side = 'buy'), 0), count(*), min(id), max(id) FROM t GROUP BY 1, 2"""
