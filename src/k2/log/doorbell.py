@@ -1,0 +1,137 @@
+"""The doorbell: a commit in one process wakes those who wait in others, at once, and costs nothing while all is quiet.
+
+Who waits binds a datagram socket in the stream's `bell` folder; who commits sends one byte to each of them and never
+blocks. A bell that was missed (a file system without sockets, a socket just bound) only delays: waiters look by
+themselves now and then.
+"""
+
+import os
+import secrets
+import select
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+SLOW_POLL = 0.25  # seconds between two looks without a bell
+DEAF_POLL = 0.01  # the same where no socket can be bound
+_LONGEST_PATH = 100  # the kernel allows 107 bytes, 103 on macOS
+_SETTLED_NS = 100_000_000  # a folder changed this recently may change again without a newer time stamp
+
+
+class _Folder:
+    """A folder whose sockets can be addressed however long its path is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+
+    def address(self, name: str) -> str:
+        direct = f"{self.path}/{name}"
+        if len(os.fsencode(direct)) <= _LONGEST_PATH:
+            return direct
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._fd}/{name}"
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Bell:
+    """The writer's side, for one folder. Not thread-safe: who commits holds the writer's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = _Folder(path)
+        self._socket: socket.socket | None = None
+        self._listed = (0, False)  # time stamp of the folder when it was listed, and whether that can be trusted
+        self._waiting: list[str] = []
+
+    def ring(self) -> None:
+        """Wake every waiter. Never blocks, never raises."""
+        try:
+            changed = os.stat(self._folder.path).st_mtime_ns
+            if self._listed != (changed, True):
+                self._waiting = os.listdir(self._folder.path)
+                self._listed = (changed, time.time_ns() - changed > _SETTLED_NS)
+        except OSError:
+            return
+        for name in self._waiting:
+            self._send(name)
+
+    def _send(self, name: str) -> None:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+        try:
+            self._socket.sendto(b"\0", self._folder.address(name))
+        except ConnectionRefusedError:  # its process is gone
+            with suppress(OSError):
+                (self._folder.path / name).unlink()
+        except OSError:  # full: its owner has a bell to answer already; or gone meanwhile
+            pass
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._folder.close()
+
+
+class Waiter:
+    """The waiting side, for one thread at a time, over any number of folders."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._hear, self._shout = socket.socketpair()
+        self._hear.setblocking(False)
+        self._poll.register(self._hear, select.POLLIN)
+        self._sockets: dict[Path, tuple[socket.socket, _Folder, str]] = {}
+        self._by_fd: dict[int, socket.socket] = {self._hear.fileno(): self._hear}
+        self._deaf: set[Path] = set()
+
+    def listen(self, path: Path) -> None:
+        """Hear the bell of this folder from now on; makes the folder, but not the one that it lies in."""
+        if path in self._sockets or path in self._deaf:
+            return
+        ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        folder = _Folder(path)
+        name = secrets.token_hex(8)
+        try:
+            path.mkdir(exist_ok=True)
+            ear.bind(folder.address(name))
+        except OSError as error:
+            ear.close()
+            folder.close()
+            if not isinstance(error, FileNotFoundError):
+                self._deaf.add(path)
+            return
+        ear.setblocking(False)
+        self._sockets[path] = (ear, folder, name)
+        self._by_fd[ear.fileno()] = ear
+        self._poll.register(ear, select.POLLIN)
+
+    def sleep(self, timeout: float) -> None:
+        """Until a bell rings, `wake` is called, it is time to look again, or `timeout` seconds are over."""
+        limit = min(timeout, DEAF_POLL if self._deaf else SLOW_POLL)
+        for fd, _ in self._poll.poll(limit * 1000):
+            with suppress(OSError):
+                while self._by_fd[fd].recv(16):
+                    pass
+
+    def wake(self) -> None:
+        """End a `sleep` in another thread."""
+        with suppress(OSError):
+            self._shout.send(b"\0")
+
+    def close(self) -> None:
+        for ear, folder, name in self._sockets.values():
+            ear.close()
+            with suppress(OSError):
+                (folder.path / name).unlink()
+            folder.close()
+        self._sockets.clear()
+        self._hear.close()
+        self._shout.close()
