@@ -40,7 +40,7 @@ class Queue(Protocol):
         """The queue has reached its bound: pause this socket, and resume it when there is room again."""
 
 
-class Socket(WSListener):  # type: ignore[misc]
+class Socket(WSListener):
     """One connection. `closed` gets the reason, once, when it has ended, whoever ended it."""
 
     def __init__(self, name: str, queue: Queue) -> None:
@@ -48,6 +48,7 @@ class Socket(WSListener):  # type: ignore[misc]
         self.queue = queue
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.last_recv = time_ns()
+        self.paused = False
         self._transport: WSTransport | None = None
         self._parts: list[bytes] = []
         self._reason = ""
@@ -69,8 +70,10 @@ class Socket(WSListener):  # type: ignore[misc]
                 queue.full(self)
         elif kind is _TEXT or kind is _BINARY or kind is _MORE:
             self._part(frame, now)
+        elif kind is WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
         elif kind is WSMsgType.CLOSE:
-            self._reason = f"closed by the venue ({_close_text(frame)})"
+            self.close(f"closed by the venue ({_close_text(frame)})")
 
     def _part(self, frame: WSFrame, now: int) -> None:
         self._parts.append(frame.get_payload_as_bytes())
@@ -98,11 +101,14 @@ class Socket(WSListener):  # type: ignore[misc]
         """Stop reading from the socket, so that TCP holds the venue back."""
         if self._transport is not None and not self.closed.done():
             self._transport.underlying_transport.pause_reading()
+            self.paused = True
 
     def resume(self) -> None:
         """Read again."""
         if self._transport is not None and not self.closed.done():
             self._transport.underlying_transport.resume_reading()
+            self.paused = False
+            self.last_recv = time_ns()
 
     def close(self, reason: str, code: WSCloseCode = WSCloseCode.OK) -> None:
         """Say goodbye and end the connection at once; frames already received stay in the queue. Idempotent."""
@@ -156,11 +162,12 @@ async def dial(url: str, context: ssl.SSLContext | None, name: str, queue: Queue
                 max_frame_size=MAX_FRAME,
                 read_buffer_init_size=READ_BUFFER,
                 max_redirects=0,
+                enable_auto_pong=False,  # a ping is a sign of life, and picows keeps those that it answers to itself
                 logger_name="k2",
             )
     except ssl.SSLCertVerificationError as error:
         raise DialError(
-            f"{host}: its certificate is not trusted ({error.verify_message}); if it is yours, name its authority in ca_file"
+            f"{host}: its certificate is not trusted ({error.verify_message}); if it is yours, name its CA in ca_file"
         ) from None
     except TimeoutError:
         raise DialError(f"{host}: no answer within {timeout:g} s") from None

@@ -1,7 +1,7 @@
 """What one connection has asked for and been told: a state machine without a clock of its own.
 
-Every symbol is asked for in chunks within the venue's limits, every answer is checked, and a symbol that the venue refuses
-is told to the caller and asked for again some minutes later, while the others go on. `now` is monotonic seconds.
+Every symbol is asked for in chunks within the venue's limits, and every answer is checked. A symbol that the venue
+refuses is reported, and asked for again some minutes later, while the others go on. `now` is monotonic seconds.
 """
 
 from collections import deque
@@ -131,7 +131,7 @@ class Subscriptions:
     def _answered(self, request_id: int | None) -> tuple[str, ...]:
         for request in self._requests:
             if request_id in request.ids:
-                request.ids.discard(request_id)  # type: ignore[arg-type]
+                request.ids.discard(request_id)
                 return () if request.ids else tuple(request.natives)
         return ()
 

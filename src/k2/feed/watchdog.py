@@ -1,8 +1,8 @@
 """Silence: when does an open socket count as dead? Judged by data per channel, armed from the moment of dialling on.
 
-A quiet symbol is not a dead one, so where a venue has heartbeats they decide; where it has none, any frame or ping does.
-Trades themselves get a much longer rope over all symbols together: a trade channel that stays silent while the socket lives
-is worth a new connection, not an alarm. `now` is monotonic seconds.
+A quiet symbol is not a dead one, so where a venue has heartbeats they decide; where it has none, any frame or ping
+does. Trades themselves get a much longer rope over all symbols together: a trade channel that stays silent while the
+socket lives is worth a new connection, not an alarm. `now` is monotonic seconds.
 """
 
 from k2.core.exchange import Limits
@@ -12,14 +12,13 @@ TRADES_ROPE_CAP = 960.0
 
 
 class Watchdog:
-    """One connection's. The caller reports what arrives; `silent` names what has been silent for too long, or nothing."""
+    """One connection's. The caller reports what arrives; `silent` names what has been silent for too long, if any."""
 
     def __init__(self, limits: Limits, silence: float, now: float, trades_rope: float = TRADES_ROPE) -> None:
         self.limit = silence or limits.silence
         self.heartbeats = limits.heartbeat_channel
         self.trades_rope = trades_rope
-        self._alive = now
-        self._traded = now
+        self._began = self._alive = self._traded = now
         self._beats: dict[str, float] = {}  # native symbol -> its last heartbeat, where heartbeats name one
 
     def on_frame(self, now: float) -> None:
@@ -55,3 +54,8 @@ class Watchdog:
         if now - self._traded > self.trades_rope:
             return f"no trade on any symbol for {now - self._traded:.0f} s"
         return None
+
+    def next_rope(self) -> float:
+        """The rope for the connection that replaces this one: longer each time one brought no trade at all."""
+        tradeless = self._traded == self._began
+        return min(self.trades_rope * 2, TRADES_ROPE_CAP) if tradeless else TRADES_ROPE

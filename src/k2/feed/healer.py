@@ -1,0 +1,173 @@
+"""The healer: asks the venue's REST interface for missing trades, one hole at a time, longest known first.
+
+Its answers go through the recorder like any frame, so what they bring is decoded, deduplicated and written on the one
+way that everything takes; whether a hole is healed is read from the trade ids afterwards, never from the answer.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+
+from k2 import metrics
+from k2.config import FeedConfig
+from k2.core.exchange import Exchange
+from k2.core.pacing import Backoff, TokenBucket
+from k2.core.sequence import Sequences
+from k2.core.types import Fault, Frame, Hole, RestRequest, Trade
+from k2.feed.recorder import Recorder
+from k2.feed.rest import Answer, Rest, RestError
+
+LOOK_EVERY = 0.05  # s
+RETRIES = (2.0, 8.0)  # s between asking again for what the venue said it does not have: REST may lag behind the feed
+TRIES = 5  # times one page is asked for before another hole gets its turn
+LONGEST_WAIT = 300.0  # s that a Retry-After is honoured for
+
+_log = logging.getLogger("k2.feed")
+
+
+@dataclass
+class _Case:
+    """What was tried for a hole."""
+
+    since: float
+    next_at: float
+    conclusive: int = 0
+    last_error: str = "the venue did not answer"
+    given_up: bool = False  # was `unavailable` when this process started: tried once more, quietly
+    backoff: Backoff = field(default_factory=lambda: Backoff(1.0, 60.0))
+
+
+class Healer:
+    """One exchange's. `run` goes on until cancelled."""
+
+    def __init__(
+        self, exchange: Exchange, config: FeedConfig, sequences: Sequences, recorder: Recorder, rest: Rest
+    ) -> None:
+        self.exchange = exchange
+        self.config = config
+        self.sequences = sequences
+        self.recorder = recorder
+        self.rest = rest
+        self.bucket = TokenBucket(exchange.limits.rest_per_second, exchange.limits.rest_burst)
+        self._cases: dict[tuple[str, int, int], _Case] = {}
+        self._now = asyncio.get_running_loop().time
+        self._old = [_key(hole) for hole in sequences.holes(given_up=True)]
+
+    async def run(self) -> None:
+        while True:
+            began = self._now()
+            hole = self._ripest()
+            if hole is None:
+                await asyncio.sleep(max(LOOK_EVERY, 20 * (self._now() - began)))
+            else:
+                await self._treat(hole)
+
+    def _ripest(self) -> Hole | None:
+        now = self._now()
+        holes = self.sequences.holes()
+        if self._old:
+            holes += [hole for hole in self.sequences.holes(given_up=True) if _key(hole) in self._old]
+        if not holes:
+            self._cases.clear()
+            return None
+        cases = {}
+        for hole in holes:
+            key = _key(hole)
+            fresh = key not in self._cases
+            case = cases[key] = self._cases.get(key) or _Case(now, now + self.config.heal_delay)
+            case.given_up = case.given_up or (fresh and key in self._old)
+        self._cases = cases
+        return next((hole for hole in holes if now >= cases[_key(hole)].next_at), None)
+
+    async def _treat(self, hole: Hole) -> None:
+        """One walk through the venue's pages for this hole, and what follows from it."""
+        case = self._cases[_key(hole)]
+        conclusive = await self._walk(hole, case)
+        missing = self.sequences.missing(hole)
+        if not missing:
+            _log.info("%s: healed %d..%d", hole.symbol, hole.first_id, hole.last_id)
+            return
+        now = self._now()
+        case.conclusive += conclusive
+        over = now - case.since >= self.config.heal_give_up
+        if case.given_up:
+            self._old.remove(_key(hole))
+            if not conclusive and not over:
+                self._old.append((hole.symbol, hole.epoch, missing[0][0]))
+                case.next_at = now + case.backoff.next(random.random())
+        elif over or case.conclusive > len(RETRIES):
+            self._give_up(hole, case)
+        else:
+            pause = RETRIES[case.conclusive - 1] if conclusive else case.backoff.next(random.random())
+            case.next_at = now + pause
+
+    def _give_up(self, hole: Hole, case: _Case) -> None:
+        event = self.sequences.unavailable(hole, case.last_error, time.time_ns())
+        if event is not None:
+            _log.error(
+                "%s: trades %d..%d are missing for good: %s", hole.symbol, hole.first_id, hole.last_id, case.last_error
+            )
+            self.recorder.note([event])
+
+    async def _walk(self, hole: Hole, case: _Case) -> bool:
+        """Ask page after page. True: the venue's answer is conclusive, what is missing now it does not have."""
+        request: RestRequest | None = self.exchange.heal(hole)
+        backoff = Backoff(0.5, 30.0)
+        failures = 0
+        while request is not None and self.sequences.missing(hole):
+            await asyncio.sleep(self.bucket.wait(self._now(), request.weight))
+            try:
+                answer = await self.rest.get(request.path)
+            except RestError as error:
+                self._count(error.outcome)
+                case.last_error = f"{self.rest.url}: {error}"
+                failures += 1
+            else:
+                frame = Frame(time.time_ns(), "rest", "rest", f"{answer.status} {request.path}", answer.body)
+                events = await self.recorder.ask(frame)
+                page = [event for event in events if isinstance(event, Trade)]
+                outcome = _outcome(answer, page, [event for event in events if isinstance(event, Fault)])
+                self._count(outcome)
+                if outcome == "ok":
+                    case.last_error = "the venue's REST interface does not have them"
+                    if page:
+                        case.since = self._now()
+                    request, failures = self.exchange.heal_next(hole, request, page, frame), 0
+                    backoff.reset()
+                    continue
+                case.last_error = f"the venue answers {answer.status} ({outcome}) to {request.path}"
+                if outcome == "refused":
+                    return True
+                if outcome == "rate-limited":
+                    wait = answer.retry_after if answer.retry_after is not None else backoff.next(random.random())
+                    self.bucket.penalise(self._now(), min(wait, LONGEST_WAIT))
+                    if self._now() - case.since >= self.config.heal_give_up:
+                        return False
+                    continue
+                failures += 1
+            if failures >= TRIES:
+                return False
+            await asyncio.sleep(backoff.next(random.random()))
+        return request is None
+
+    def _count(self, outcome: str) -> None:
+        metrics.REST_REQUESTS.labels(self.exchange.name, outcome).inc()
+        if outcome != "ok":
+            _log.info("REST request for missing trades: %s", outcome)
+
+
+def _outcome(answer: Answer, page: list[Trade], faults: list[Fault]) -> str:
+    """ok, rate-limited, refused (asking again is no use), server-error (it may be), unreadable."""
+    if answer.status in (418, 429) or any(fault.reason == "rate-limited" for fault in faults):
+        return "rate-limited"
+    if answer.status >= 500 or answer.status in (408, 425):
+        return "server-error"
+    if answer.status >= 300:
+        return "refused"
+    return "unreadable" if faults and not page else "ok"
+
+
+def _key(hole: Hole) -> tuple[str, int, int]:
+    return hole.symbol, hole.epoch, hole.first_id

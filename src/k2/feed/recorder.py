@@ -1,0 +1,193 @@
+"""The recorder: the bounded queue behind the sockets, the decoder, and cycles of one durable append each.
+
+A cycle takes what has queued up, decodes it in the event loop, and hands raw frames, trades and gap events to the
+writer thread; while that waits for the disk, the loop goes on receiving. At most one cycle is under way, and cycles
+begin at least `feed.linger_ms` apart. Order in an append: frames and trades (together or not at all), then the gap
+ledger, which `resume` can make good after a crash.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from time import time_ns
+from typing import Protocol
+
+from k2.config import FeedConfig
+from k2.core.codec import GAPS_STREAM, encode_frame, encode_gap, frames_stream, trades_stream
+from k2.core.session import Decoded, Decoder
+from k2.core.types import Event, Frame, Gap
+from k2.feed.meter import Meter
+from k2.feed.writer import Done, Job, Writer
+from k2.log import Entry, LogError
+
+BATCH = 4096  # frames a cycle: some 20 ms of decoding, which is how long the loop does not receive
+CHECKPOINT_EVERY = 2.0  # s
+
+_log = logging.getLogger("k2.feed")
+
+
+class Pausable(Protocol):
+    """A source of frames that can be held back."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Recorder:
+    """One exchange's. Everything but the append runs in the event loop. `failed` gets the LogError that ended it."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        writer: Writer,
+        config: FeedConfig,
+        meter: Meter,
+        on_decoded: Callable[[Decoded], None],
+    ) -> None:
+        self.pending: list[Frame] = []
+        self.limit = config.queue_frames
+        self.armed = False
+        self.decoder = decoder
+        self.meter = meter
+        self.failed: asyncio.Future[LogError] = asyncio.get_running_loop().create_future()
+        self.pauses = 0
+        self._loop = asyncio.get_running_loop()
+        self._writer = writer
+        self._linger = config.linger_ms / 1e3
+        self._on_decoded = on_decoded
+        name = decoder.exchange.name
+        self._frames_stream, self._trades_stream = frames_stream(name), trades_stream(name)
+        self._ledger: list[Gap] = []
+        self._asked: dict[int, asyncio.Future[list[Event]]] = {}
+        self._paused: set[Pausable] = set()
+        self._next_cycle = 0.0
+        self._next_checkpoint = 0.0
+        self._unsaved = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def arm(self) -> None:
+        """Frames or ledger events wait: see to it that a cycle comes. Idempotent."""
+        if not self.armed and not self.failed.done():
+            self.armed = True
+            self._idle.clear()
+            delay = self._next_cycle - self._loop.time()
+            if delay > 0:
+                self._loop.call_later(delay, self._cycle)
+            else:
+                self._loop.call_soon(self._cycle)
+
+    def full(self, source: Pausable) -> None:
+        """The queue is at its bound: hold this source back until half of it is written."""
+        if source not in self._paused:
+            self._paused.add(source)
+            source.pause()
+            self.pauses += 1
+            _log.warning("%d frames wait for the log: reading from the socket is paused", len(self.pending))
+
+    def ask(self, frame: Frame) -> "asyncio.Future[list[Event]]":
+        """Record a REST answer like any frame; the future gets its events once they have been decoded in their turn."""
+        answer = self._loop.create_future()
+        self._asked[id(frame)] = answer
+        self.pending.append(frame)
+        self.arm()
+        return answer
+
+    def note(self, gaps: Sequence[Gap]) -> None:
+        """Write events to the gap ledger."""
+        if gaps:
+            self._ledger.extend(gaps)
+            self.arm()
+
+    def save(self) -> None:
+        """Have the state checkpointed soon, though no trade has come."""
+        self._unsaved = True
+        self.arm()
+
+    async def drained(self) -> None:
+        """Wait until everything queued is durable (or the log has failed)."""
+        while (self.pending or self._ledger or self.armed) and not self.failed.done():
+            await self._idle.wait()
+
+    async def close(self, within: float) -> bool:
+        """Write what is queued and a last checkpoint. False: the log did not take it within `within` seconds."""
+        self._next_checkpoint = 0.0
+        self.save()
+        try:
+            async with asyncio.timeout(within):
+                await self.drained()
+        except TimeoutError:
+            self._writer.give_up()
+            await self.drained()
+        await self._writer.close()
+        return not self.failed.done()
+
+    def _cycle(self) -> None:
+        self._next_cycle = self._loop.time() + self._linger
+        frames = self.pending
+        if len(frames) > BATCH:
+            self.pending = frames[BATCH:]
+            del frames[BATCH:]
+        else:
+            self.pending = []
+        decoded = self.decoder.run(frames)
+        decoded_ts = time_ns()
+        gaps = self._ledger
+        self._ledger = []
+        gaps.extend(decoded.gaps)
+        entries = self._entries(frames, decoded, gaps)
+        self._unsaved = self._unsaved or bool(decoded.values or gaps)
+        checkpoint = None
+        if self._unsaved and self._loop.time() >= self._next_checkpoint:
+            checkpoint = {self._trades_stream: self.decoder.sequences.dump(), GAPS_STREAM: b""}
+            self._next_checkpoint = self._loop.time() + CHECKPOINT_EVERY
+            self._unsaved = False
+        self._writer.submit(
+            Job(entries, checkpoint), lambda done: self._written(done, frames, decoded, gaps, decoded_ts)
+        )
+        for frame, events in decoded.pages:
+            answer = self._asked.pop(id(frame), None)
+            if answer is not None and not answer.done():
+                answer.set_result(events)
+        self._on_decoded(decoded)
+
+    def _entries(self, frames: list[Frame], decoded: Decoded, gaps: list[Gap]) -> list[Entry]:
+        entries = []
+        if frames:
+            entries.append(Entry(self._frames_stream, [""] * len(frames), [encode_frame(frame) for frame in frames]))
+        if decoded.values:
+            entries.append(Entry(self._trades_stream, decoded.keys, decoded.values))
+        if gaps:
+            entries.append(Entry(GAPS_STREAM, [gap.symbol for gap in gaps], [encode_gap(gap) for gap in gaps]))
+        return entries
+
+    def _written(self, done: Done, frames: list[Frame], decoded: Decoded, gaps: list[Gap], decoded_ts: int) -> None:
+        if done.error is not None:
+            self.failed.set_result(done.error)
+            self._idle.set()
+            return
+        self._count(done, frames, decoded, gaps, decoded_ts)
+        self.armed = False
+        if self._paused and len(self.pending) <= self.limit // 2:
+            for source in self._paused:
+                source.resume()
+            self._paused.clear()
+        if self.pending or self._ledger:
+            self.arm()
+        else:
+            self._idle.set()
+
+    def _count(self, done: Done, frames: list[Frame], decoded: Decoded, gaps: list[Gap], decoded_ts: int) -> None:
+        meter = self.meter
+        meter.frames += len(frames)
+        meter.frame_bytes += sum([len(frame.payload) for frame in frames])
+        meter.duplicates += decoded.duplicates + decoded.stale
+        meter.backfill += decoded.backfilled
+        if decoded.received:
+            meter.add_live(decoded.received, decoded.behind, decoded_ts, done.durable_ts)
+            meter.last_trade.update(decoded.newest)
+        for gap in gaps:
+            meter.gaps[gap.state] += 1
+        for fault in decoded.faults:
+            meter.faults[fault.reason] += 1

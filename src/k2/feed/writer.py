@@ -1,0 +1,98 @@
+"""The writer thread: appends that are durable when they are reported, off the event loop, one after the other."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+from typing import NamedTuple, TypeVar
+
+from k2.log import Entry, Log, LogError, LogFull, Position
+
+RETRY_FULL = 1.0  # s between attempts while the disk is full
+SAY_FULL = 30.0  # s between the errors that say so
+
+_log = logging.getLogger("k2.feed")
+_T = TypeVar("_T")
+
+
+class Job(NamedTuple):
+    """Entries to append, then, if given, a checkpoint: the streams' metadata, to which the writer adds the offsets."""
+
+    entries: Sequence[Entry]
+    checkpoint: Mapping[str, bytes] | None = None
+
+
+class Done(NamedTuple):
+    """What became of a job. `error` None: durable, at `durable_ts` (ns)."""
+
+    durable_ts: int
+    error: LogError | None = None
+
+
+class Writer:
+    """One thread over one Log, one job at a time. `ends` holds each stream's next offset, known from the appends."""
+
+    def __init__(self, log: Log, consumer: str, ends: dict[str, int]) -> None:
+        self.log = log
+        self.consumer = consumer
+        self.ends = ends
+        self._jobs: SimpleQueue[tuple[Job, Callable[[Done], None]] | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._give_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="k2-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job, done: Callable[[Done], None]) -> None:
+        """Do the job; `done` is called in the event loop. While the log is full the job waits and is tried again."""
+        self._jobs.put((job, done))
+
+    def give_up(self) -> None:
+        """Stop waiting for room: a job that the full log refuses is reported with its LogFull."""
+        self._give_up.set()
+
+    async def close(self) -> None:
+        """Finish the job in hand and end the thread."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, done = item
+            result = self._do(job)
+            self._loop.call_soon_threadsafe(done, result)
+
+    def _do(self, job: Job) -> Done:
+        try:
+            if job.entries:
+                self._append(job.entries)
+            durable_ts = time.time_ns()
+            if job.checkpoint is not None:
+                self._retry(
+                    lambda: self.log.commit(
+                        self.consumer,
+                        {s: Position(self.ends[s], metadata) for s, metadata in (job.checkpoint or {}).items()},
+                    )
+                )
+        except LogError as error:
+            return Done(time.time_ns(), error)
+        return Done(durable_ts)
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        firsts = self._retry(lambda: self.log.append(entries))
+        for entry in entries:
+            self.ends[entry.stream] = firsts[entry.stream] + len(entry.values)
+
+    def _retry(self, act: Callable[[], _T]) -> _T:
+        said = -SAY_FULL
+        while True:
+            try:
+                return act()
+            except LogFull as error:
+                now = time.monotonic()
+                if now - said >= SAY_FULL:
+                    said = now
+                    _log.error("the log is full, frames wait in memory until there is room: %s", error)
+                if self._give_up.wait(RETRY_FULL):
+                    raise
