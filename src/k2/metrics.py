@@ -86,7 +86,7 @@ def observe_many(histogram: Histogram, counts: Sequence[int], total: float) -> N
 
 
 def serve(config: Config, service: str) -> int:
-    """Serve this process's metrics, write `run/<service>.json`. Returns the port: the configured one, else a free one."""
+    """Serve this process's metrics, write `run/<service>.json`. Returns the port: as configured, else a free one."""
     BUILD_INFO.labels(__version__, service).set(1)
     offset = SERVICES.index(service) if service in SERVICES else len(SERVICES)
     wanted = config.metrics.port + offset if config.metrics.port else 0
@@ -121,11 +121,15 @@ def write_status(config: Config, service: str, port: int) -> None:
 
 def read_status(run_dir: Path) -> dict[str, dict[str, float | int | str]]:
     """Every service's word, by name; of processes that live."""
+    import psutil
+
     found = {}
     for file in sorted(run_dir.glob("*.json")):
-        with suppress(ValueError, OSError):
+        with suppress(ValueError, OSError, KeyError, psutil.Error):
             word = json.loads(file.read_text())
-            os.kill(word["pid"], 0)
+            process = psutil.Process(word["pid"])
+            if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > word["started"] + 1.0:
+                continue  # dead, or its pid has gone to another process since
             found[str(word["service"])] = word
     return found
 

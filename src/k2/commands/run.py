@@ -1,12 +1,13 @@
 """`k2 up`, `k2 demo`, `k2 status`: the whole platform."""
 
 import asyncio
-import os
 import shutil
 import signal
+import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import click
 import msgspec
 from rich.live import Live
 
-from k2.config import Config
-from k2.ops import panel, platform
-from k2.ops.journal import setup
+from k2.config import Config, ConfigError
+from k2.feed.lock import only_one
+from k2.metrics import read_status
+from k2.ops import journal, panel, platform
 from k2.ops.supervise import Service, Supervisor
 from k2.ops.vitals import Observer, Vitals, as_json
 from k2.terminal import console, note
@@ -25,6 +27,8 @@ LOOK_EVERY = 2.0
 SAY_EVERY = 10.0
 UNREACHABLE_AFTER = 8.0
 UNREACHABLE_AGAIN = 300.0
+LEAVE_WITHIN = 6.0
+SIM_PORTS = ("K2_SIM_WS_PORT", "K2_SIM_REST_PORT")
 
 
 @click.command()
@@ -38,9 +42,9 @@ def up(config: Config) -> None:
       k2 --data /srv/k2 up       into another folder
       k2 demo                    the same platform without any exchange
     """
-    setup(config, "supervisor")
-    services = platform.live(config)
-    sys.exit(asyncio.run(_run(config, services, {}, "K2 live")))
+    with _alone(config):
+        services = platform.live(config)
+        sys.exit(asyncio.run(_run(config, services, {}, "K2 live")))
 
 
 @click.command()
@@ -71,10 +75,15 @@ def demo(
         raise click.UsageError("--until-drained needs --captures: the generator never ends")
     if config.data == "k2-data":
         config = msgspec.structs.replace(config, data="k2-demo")
-    if fresh and config.data_dir.exists():
-        _forget(config)
-    setup(config, "supervisor")
-    (config.data_dir / "demo").touch()
+    with _alone(config, (config.sim.ws_port, config.sim.rest_port), fresh):
+        (config.data_dir / "demo").touch()
+        sys.exit(_demo(config, rate, captures, speed, until_drained, timeout, duration, faults, as_json_))
+
+
+def _demo(
+    config: Config, rate: float | None, captures: Path | None, speed: str, until_drained: bool, timeout: float,
+    duration: float | None, faults: tuple[str, ...], as_json_: bool,
+) -> int:  # fmt: skip
     environment = {"K2_DATA": str(config.data_dir), **platform.demo_environment(config)}
     arguments = [argument for spec in faults for argument in ("--fault", spec)]
     if captures:
@@ -87,15 +96,45 @@ def demo(
         arguments += ["--rate", str(rate)]
     services = platform.demo(config, arguments)
     title = f"K2 demo: simulated exchanges, data in {config.data_dir}"
-    sys.exit(asyncio.run(_run(config, services, environment, title, until_drained, timeout, duration, as_json_)))
+    return asyncio.run(_run(config, services, environment, title, until_drained, timeout, duration, as_json_))
 
 
-def _forget(config: Config) -> None:
-    if not (config.data_dir / "demo").exists():
+@contextmanager
+def _alone(config: Config, ports: tuple[int, ...] = (), fresh: bool = False) -> Iterator[None]:
+    """This data folder and these ports are ours while inside. Says whose they are otherwise, and ends the command."""
+    if fresh and not _forgettable(config):
         raise click.UsageError(
             f"{config.data_dir} is not a demo's folder: --fresh leaves it alone; name another with --data"
         )
-    shutil.rmtree(config.data_dir)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_one(config.run_dir, "supervisor"))
+            _refuse_second(config)
+            _refuse_taken(config, ports)
+            if fresh:
+                _forget(config)
+            journal.to_stderr = False
+            journal.setup(config, "supervisor")
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            raise click.ClickException(f"{config.data_dir} cannot be used: {error}; name another with --data") from None
+        yield
+
+
+def _forgettable(config: Config) -> bool:
+    """Whether the folder is a demo's, or holds nothing yet."""
+    folder = config.data_dir
+    return (folder / "demo").exists() or not folder.exists() or set(folder.iterdir()) <= {config.run_dir}
+
+
+def _forget(config: Config) -> None:
+    """Remove what an earlier demo left, all but the lock that we hold."""
+    for path in [*config.data_dir.iterdir(), *config.run_dir.iterdir()]:
+        if path.is_dir() and path != config.run_dir:
+            shutil.rmtree(path)
+        elif path.is_file() and path.name not in ("supervisor.lock", "demo"):
+            path.unlink()
 
 
 @click.command()
@@ -135,13 +174,12 @@ async def _run(
     until_drained: bool = False, timeout: float = 0.0, duration: float | None = None, as_json_: bool = False,
 ) -> int:  # fmt: skip
     """Run until a signal, `duration` or the drain; stop everything; returns the exit code."""
-    _refuse_second(config)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     began = time.monotonic()
-    supervisor = Supervisor(services, config.run_dir, {"K2_DATA": str(config.data_dir), **environment})
+    supervisor = Supervisor(services, config.run_dir, {"K2_DATA": str(config.data_dir), **environment}, note)
     supervisor.start()
     note(f"{title}: starting {', '.join(service.name for service in services)}")
     view = asyncio.create_task(_show(config, supervisor, title, began))
@@ -193,15 +231,30 @@ async def _drain(
 
 
 def _refuse_second(config: Config) -> None:
-    from k2.metrics import read_status
+    """Processes of a supervisor that has just died are given the time to leave."""
+    deadline = time.monotonic() + LEAVE_WITHIN
+    while others := [s for s in read_status(config.run_dir) if s != "supervisor"]:
+        if time.monotonic() > deadline:
+            raise click.ClickException(
+                f"{', '.join(others)} already run on {config.data_dir}: "
+                "look with `k2 status`, or name another folder with --data"
+            )
+        time.sleep(0.1)
 
-    mine = os.getpid()
-    others = [s for s, word in read_status(config.run_dir).items() if s != "supervisor" and word["pid"] != mine]
-    if others:
-        raise click.ClickException(
-            f"{', '.join(others)} already run on {config.data_dir}: "
-            "look with `k2 status`, or name another folder with --data"
-        )
+
+def _refuse_taken(config: Config, ports: tuple[int, ...]) -> None:
+    wanted = {"K2_STORE_PORT": (config.store.host, config.store.port)}
+    wanted |= {name: (config.sim.host, port) for name, port in zip(SIM_PORTS, ports, strict=False)}
+    for variable, address in wanted.items():
+        with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                raise click.ClickException(
+                    f"{address[0]}:{address[1]} cannot be listened on ({error.strerror}): "
+                    f"end what uses it, or choose another port with {variable}"
+                ) from None
 
 
 async def _show(config: Config, supervisor: Supervisor, title: str, began: float) -> None:

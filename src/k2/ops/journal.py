@@ -1,4 +1,5 @@
-"""The processes' own logs: one JSON object a line, rotated, in `run/<service>.log`; warnings also on stderr."""
+"""The processes' own logs: one JSON object a line, rotated, in `run/<service>.log`; warnings also on stderr, unless a
+supervisor stands between the process and the person."""
 
 import json
 import logging
@@ -36,16 +37,22 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+to_stderr = True  # a supervised process and its supervisor switch this off: theirs is the file alone
+
+
 def setup(config: Config, service: str, verbose: bool = False) -> None:
     """Send this process's log to `run/<service>.log` and its warnings (all of it if `verbose`) to stderr."""
     config.run_dir.mkdir(parents=True, exist_ok=True)
     file = RotatingFileHandler(config.run_dir / f"{service}.log", maxBytes=MAX_BYTES, backupCount=KEPT)
-    person = logging.StreamHandler(sys.stderr)
-    person.setLevel(logging.INFO if verbose else logging.WARNING)
+    handlers: list[logging.Handler] = [file]
+    if to_stderr:
+        person = logging.StreamHandler(sys.stderr)
+        person.setLevel(logging.INFO if verbose else logging.WARNING)
+        handlers.append(person)
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-    for handler in (file, person):
+    for handler in handlers:
         handler.setFormatter(JsonLines(service))
         root.addHandler(handler)
     root.setLevel(logging.INFO)

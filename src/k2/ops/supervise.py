@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ log = logging.getLogger("k2.supervise")
 READY_WITHIN = 30.0
 STEADY_AFTER = 30.0
 STOP_WITHIN = 4.5
+ERRORS_KEPT = 1 << 20
+CHILD = (sys.executable, "-m", "k2.ops.child")
 
 
 @dataclass
@@ -41,13 +43,25 @@ class Service:
 
 
 class Supervisor:
-    """Runs services until `stop`. A child's standard error goes to `run/<service>.err`, its log to its `.log`."""
+    """Runs services until `stop`. A child's standard error goes to `run/<service>.err`, its log to its `.log`.
 
-    def __init__(self, services: Sequence[Service], run_dir: Path, environ: Mapping[str, str]) -> None:
+    `say` tells the person what ended and why; `program` is what a service's arguments are given to.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        run_dir: Path,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+        program: Sequence[str] = CHILD,
+    ) -> None:
         self.services = {service.name: service for service in services}
+        self.say = say
+        self.program = program
         self.run_dir = run_dir
         self.environ = {**os.environ, **environ}
-        self.stopping = False
+        self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -73,18 +87,28 @@ class Supervisor:
         for name in service.after:
             await self.services[name].ready.wait()
         backoff = Backoff(0.2, 10.0)
-        while not self.stopping:
-            began = time.monotonic()
+        while not self._stopping.is_set():
+            began, began_at = time.monotonic(), time.time()
             code = await self._run(service)
-            if self.stopping:
+            if self._stopping.is_set():
                 break
             if time.monotonic() - began > STEADY_AFTER:
                 backoff.reset()
             service.restarts += 1
             service.state = "restarting"
             pause = backoff.next(0.5)
+            words = last_words(self.run_dir / f"{service.name}.err", began_at)
             log.error(
-                "process ended", extra={"process": service.name, "exit_code": code, "restart_in_s": round(pause, 2)}
+                "process ended",
+                extra={
+                    "child": service.name,
+                    "exit_code": code,
+                    "last_words": words,
+                    "restart_in_s": round(pause, 2),
+                },
+            )
+            self.say(
+                f"{service.name} ended ({_how(code)}), starting it again in {pause:.1f} s" + (words and f": {words}")
             )
             await asyncio.sleep(pause)
         service.state = "stopped"
@@ -92,11 +116,16 @@ class Supervisor:
     async def _run(self, service: Service) -> int:
         service.state = "starting"
         service.started = time.time()
-        with (self.run_dir / f"{service.name}.err").open("ab") as errors:
+        file = self.run_dir / f"{service.name}.err"
+        if file.exists() and file.stat().st_size > ERRORS_KEPT:
+            file.replace(file.with_suffix(".err.1"))
+        with file.open("ab") as errors:
             service.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "k2.ops.child", *service.arguments,
+                *self.program, *service.arguments,
                 stdin=asyncio.subprocess.PIPE, stdout=errors, stderr=errors, env=self.environ, start_new_session=True,
             )  # fmt: skip
+        if self._stopping.is_set():  # the order to stop came while it was being started, and missed it
+            service.process.kill()
         ready = asyncio.create_task(self._watch_ready(service))
         try:
             return await service.process.wait()
@@ -119,7 +148,7 @@ class Supervisor:
     async def stop(self) -> list[str]:
         """SIGTERM in stop order, each group after the one before; SIGKILL for what outlives 4.5 s in all. Returns the
         names of those that had to be killed."""
-        self.stopping = True
+        self._stopping.set()
         deadline = time.monotonic() + STOP_WITHIN
         killed: list[str] = []
         for order in sorted({service.stop_order for service in self.services.values()}):
@@ -144,3 +173,20 @@ class Supervisor:
             await service.process.wait()
             return False
         return True
+
+
+def last_words(file: Path, since: float) -> str:
+    """The last line that a process wrote to its standard error, if it wrote at all since that time."""
+    try:
+        with file.open("rb") as errors:
+            if os.fstat(errors.fileno()).st_mtime < since:
+                return ""
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
