@@ -11,7 +11,6 @@ import select
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
 
 SLOW_POLL = 0.25  # seconds between two looks without a bell
 DEAF_POLL = 0.01  # the same where no socket can be bound
@@ -22,17 +21,20 @@ _SETTLED_NS = 100_000_000  # a folder changed this recently may change again wit
 class _Folder:
     """A folder whose sockets can be addressed however long its path is."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
         self._fd = -1
 
+    @property
+    def fd(self) -> int:
+        if self._fd < 0:
+            _make(self.path)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        return self._fd
+
     def address(self, name: str) -> str:
         direct = f"{self.path}/{name}"
-        if len(os.fsencode(direct)) <= _LONGEST_PATH:
-            return direct
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        return f"/proc/self/fd/{self._fd}/{name}"
+        return direct if len(os.fsencode(direct)) <= _LONGEST_PATH else f"/proc/self/fd/{self.fd}/{name}"
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -40,10 +42,15 @@ class _Folder:
             self._fd = -1
 
 
+def _make(path: str) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(path)
+
+
 class Bell:
     """The writer's side, for one folder. Not thread-safe: who commits holds the writer's lock."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._folder = _Folder(path)
         self._socket: socket.socket | None = None
         self._listed = (0, False)  # time stamp of the folder when it was listed, and whether that can be trusted
@@ -52,7 +59,7 @@ class Bell:
     def ring(self) -> None:
         """Wake every waiter. Never blocks, never raises."""
         try:
-            changed = os.stat(self._folder.path).st_mtime_ns
+            changed = os.fstat(self._folder.fd).st_mtime_ns
             if self._listed != (changed, True):
                 self._waiting = os.listdir(self._folder.path)
                 self._listed = (changed, time.time_ns() - changed > _SETTLED_NS)
@@ -69,7 +76,7 @@ class Bell:
             self._socket.sendto(b"\0", self._folder.address(name))
         except ConnectionRefusedError:  # its process is gone
             with suppress(OSError):
-                (self._folder.path / name).unlink()
+                os.unlink(f"{self._folder.path}/{name}")
         except OSError:  # full: its owner has a bell to answer already; or gone meanwhile
             pass
 
@@ -88,11 +95,11 @@ class Waiter:
         self._hear, self._shout = socket.socketpair()
         self._hear.setblocking(False)
         self._poll.register(self._hear, select.POLLIN)
-        self._sockets: dict[Path, tuple[socket.socket, _Folder, str]] = {}
+        self._sockets: dict[str, tuple[socket.socket, _Folder, str]] = {}
         self._by_fd: dict[int, socket.socket] = {self._hear.fileno(): self._hear}
-        self._deaf: set[Path] = set()
+        self._deaf: set[str] = set()
 
-    def listen(self, path: Path) -> None:
+    def listen(self, path: str) -> None:
         """Hear the bell of this folder from now on; makes the folder, but not the one that it lies in."""
         if path in self._sockets or path in self._deaf:
             return
@@ -100,7 +107,7 @@ class Waiter:
         folder = _Folder(path)
         name = secrets.token_hex(8)
         try:
-            path.mkdir(exist_ok=True)
+            _make(path)
             ear.bind(folder.address(name))
         except OSError as error:
             ear.close()
@@ -130,7 +137,7 @@ class Waiter:
         for ear, folder, name in self._sockets.values():
             ear.close()
             with suppress(OSError):
-                (folder.path / name).unlink()
+                os.unlink(f"{folder.path}/{name}")
             folder.close()
         self._sockets.clear()
         self._hear.close()

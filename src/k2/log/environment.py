@@ -40,7 +40,8 @@ class Environment:
         self.map_bytes = map_bytes
         self.names = names
         self._users = 0
-        self._gate = threading.Condition()
+        self._lock = threading.Lock()
+        self._gate = threading.Condition(self._lock)
         self._inside = 0
         self._touched = 0
         self._leaving = False
@@ -54,7 +55,7 @@ class Environment:
 
     def acquire(self, create: bool = False) -> Handles | None:
         """The open handles; None if there is nothing to open and `create` is False. Raises LogError, LogCorrupt."""
-        with self._gate:
+        with self._lock:
             while self._leaving:
                 self._gate.wait()
             if self._handles is None:
@@ -65,7 +66,7 @@ class Environment:
 
     def release(self, touched: int) -> None:
         """The handles are out of use; about `touched` bytes of the map were looked at through them."""
-        with self._gate:
+        with self._lock:
             self._inside -= 1
             self._touched += touched
             if self._touched > TOUCH_LIMIT:
@@ -75,7 +76,7 @@ class Environment:
 
     def renew(self) -> None:
         """Open anew at the next use: LMDB gives up on an environment whose meta page could not be written."""
-        with self._gate:
+        with self._lock:
             self._leaving = True
             if not self._inside:
                 self._shut()
@@ -158,7 +159,7 @@ class Environment:
             if self._users:
                 return
             self.renew()
-            with self._gate:
+            with self._lock:
                 while self._handles is not None:
                     self._gate.wait()
             _register.pop(self.folder, None)

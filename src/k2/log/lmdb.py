@@ -50,8 +50,6 @@ class LmdbLog:
 
     def append(self, entries: Sequence[Entry]) -> Mapping[str, int]:
         check_entries(entries)
-        if len({entry.stream.removesuffix(RAW) for entry in entries}) == 1:
-            return self._pair(entries[0].stream)[0].append(entries)
         groups: dict[str, list[Entry]] = {}
         for entry in entries:
             groups.setdefault(entry.stream.removesuffix(RAW), []).append(entry)
@@ -71,13 +69,14 @@ class LmdbLog:
 
     def wait(self, positions: Mapping[str, int], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
+        places = [(*self._pair(stream), position) for stream, position in positions.items()]
         waiter = self._waiter()
         try:
             while not self._closed:
-                for stream in positions:
-                    waiter.listen(self._pair(stream)[0].bell)
-                if any(self.bounds(stream)[1] > position for stream, position in positions.items()):
-                    return True
+                for pair, which, position in places:
+                    waiter.listen(pair.bell)
+                    if pair.end(which) > position:
+                        return True
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False

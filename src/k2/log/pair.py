@@ -39,7 +39,7 @@ class _Tail(NamedTuple):
     offset: int
     follows: int
     total: int
-    held: bool = False
+    held: bool
 
 
 class Pair(Environment):
@@ -53,11 +53,8 @@ class Pair(Environment):
         self._writing = threading.Lock()
         self._transaction = -1  # the last one that this process committed; the tails are true if nobody did since
         self._tails: dict[int, _Tail] = {}
+        self.bell = str(folder / "bell")
         self._bell = Bell(self.bell)
-
-    @property
-    def bell(self) -> Path:
-        return self.folder / "bell"
 
     # -- writing
 
@@ -93,79 +90,54 @@ class Pair(Environment):
         handles = self.acquire(create=True)
         assert handles is not None
         size = 0
+        parts = tickets[0].entries if len(tickets) == 1 else _merged(tickets)
         try:
             with handles.env.begin(write=True) as txn:
                 transaction = txn.id()
-                tails = dict(self._tails) if transaction == self._transaction + 1 else {}
-                for which, keys, values in self._merge(tickets, handles, txn, tails):
-                    size += self._put(handles, txn, tails, which, keys, values)
+                tails = self._tails if transaction == self._transaction + 1 else {}
+                self._transaction = -1
+                starts: dict[str, int] = {}
+                for stream, keys, values in parts:
+                    which = 1 if stream.endswith(RAW) else 0
+                    tail = tails.get(which) or self._tail(handles, txn, which)
+                    starts.setdefault(stream, tail.offset)
+                    tails[which] = after = self._put(handles, txn, which, tail, keys, values) if values else tail
+                    size += after.total - tail.total
             self._tails = tails
             self._transaction = transaction if size else transaction - 1
             self.drop_stale_readers(handles)
         except (lmdb.Error, OSError) as error:
-            self._transaction = -1
             self.renew()
             raise explain(error, self.folder, "written", size) from error
         finally:
             self.release(size + _COMMIT_TOUCHES)
+        _tell(tickets, starts)
         if size:
             self._bell.ring()
-
-    def _merge(
-        self, tickets: list[_Ticket], handles: Handles, txn: Any, tails: dict[int, _Tail]
-    ) -> list[tuple[int, Sequence[str], Sequence[bytes]]]:
-        """What to write to which stream; tells every ticket its offsets."""
-        merged: dict[int, tuple[list[str], list[bytes]] | Entry] = {}
-        for ticket in tickets:
-            for entry in ticket.entries:
-                which = int(entry.stream.endswith(RAW))
-                if which not in tails:
-                    tails[which] = self._tail(handles, txn, which)
-                earlier = merged.get(which)
-                if earlier is None:
-                    merged[which] = entry
-                    at = 0
-                else:
-                    keys, values = earlier if not isinstance(earlier, Entry) else (list(earlier[1]), list(earlier[2]))
-                    at = len(values)
-                    keys.extend(entry.keys)
-                    values.extend(entry.values)
-                    merged[which] = (keys, values)
-                ticket.offsets.setdefault(entry.stream, tails[which].offset + at)
-        return [(which, *(part[1:] if isinstance(part, Entry) else part)) for which, part in merged.items()]
 
     def _tail(self, handles: Handles, txn: Any, which: int) -> _Tail:
         cursor = txn.cursor(handles.trees[which])
         if not cursor.last():
-            return _Tail(0, 0, 0)
+            return _Tail(0, 0, 0, held=False)
         head = block.header(*cursor.item())
         if head.length:
-            return _Tail(head.end, head.end, head.total)
+            return _Tail(head.end, head.end, head.total, held=False)
         return _Tail(head.end, head.follows, head.before, held=True)
 
     def _put(
-        self,
-        handles: Handles,
-        txn: Any,
-        tails: dict[int, _Tail],
-        which: int,
-        keys: Sequence[str],
-        values: Sequence[bytes],
-    ) -> int:
-        written = 0
-        offset, follows, total, held = tails[which]
-        tree = handles.trees[which]
-        for first, to in block.cuts(values) if values else ():
+        self, handles: Handles, txn: Any, which: int, tail: _Tail, keys: Sequence[str], values: Sequence[bytes]
+    ) -> _Tail:
+        offset, follows, total, held = tail
+        now = time.time_ns()
+        for first, to in block.cuts(values):
             whole = to - first == len(values)
             part = (keys, values) if whole else (keys[first:to], values[first:to])
-            key, value = block.encode(self._seeds[which], *part, offset, time.time_ns(), follows, total)
-            txn.put(key, value, append=not held, db=tree)
+            key, value = block.encode(self._seeds[which], *part, offset, now, follows, total)
+            txn.put(key, value, append=not held, db=handles.trees[which])
             offset += to - first
             follows, held = offset, False
             total += len(value) + 8
-            written += len(value) + 8
-        tails[which] = _Tail(offset, follows, total, held)
-        return written
+        return _Tail(offset, follows, total, held)
 
     # -- reading
 
@@ -233,6 +205,19 @@ class Pair(Environment):
             self.release(0)
         size = last.total - first.before if last.length else last.before - first.before
         return StreamInfo(self.streams[which], first.offset, last.end, size, last.append_ts)
+
+    def end(self, which: int) -> int:
+        """The next offset of the stream, 0 if it does not exist."""
+        handles = self.acquire()
+        if handles is None:
+            return 0
+        try:
+            with handles.env.begin(buffers=True) as txn, txn.cursor(handles.trees[which]) as cursor:
+                return block.header(*cursor.item()).end if cursor.last() else 0
+        except lmdb.Error as error:
+            raise explain(error, self.folder, "read") from error
+        finally:
+            self.release(0)
 
     # -- keeping
 
@@ -339,6 +324,26 @@ class Pair(Environment):
     def close(self) -> None:
         self._bell.close()
         super().close()
+
+
+def _merged(tickets: Sequence[_Ticket]) -> list[Entry]:
+    """The entries of all tickets, one for each stream, in the order of the tickets."""
+    parts: dict[str, tuple[list[str], list[bytes]]] = {}
+    for ticket in tickets:
+        for stream, keys, values in ticket.entries:
+            part = parts.setdefault(stream, ([], []))
+            part[0].extend(keys)
+            part[1].extend(values)
+    return [Entry(stream, *part) for stream, part in parts.items()]
+
+
+def _tell(tickets: Sequence[_Ticket], starts: dict[str, int]) -> None:
+    """Give every ticket the first offset of each of its streams."""
+    ahead = dict(starts)
+    for ticket in tickets:
+        for stream, _, values in ticket.entries:
+            ticket.offsets.setdefault(stream, ahead[stream])
+            ahead[stream] += len(values)
 
 
 def _cut(batch: Batch, offset: int) -> Batch:
