@@ -1,0 +1,217 @@
+"""The market: seeded arrivals at all instruments, prices that walk, ids without a hole.
+
+Arrivals are a Poisson process in which each arrival is one taker order; it makes one trade or, as real orders that eat
+through the book do, a burst of trades with one time and one side. The generator works by the clock it is given and
+never waits for anybody: what was due is made, with the time at which it was due.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+from k2.sim.truth import Made, pack
+
+USD_PRICES = {
+    "BTC": 105_000.0,
+    "ETH": 3_900.0,
+    "BNB": 1_100.0,
+    "SOL": 180.0,
+    "XRP": 2.5,
+    "ADA": 0.65,
+    "DOT": 3.1,
+    "LINK": 17.0,
+    "DOGE": 0.19,
+    "LTC": 95.0,
+    "AVAX": 19.0,
+    "ATOM": 3.1,
+    "USDT": 1.0,
+    "USD": 1.0,
+    "EUR": 1.15,
+    "GBP": 1.3,
+}
+WEIGHTS = {"BTC": 30, "ETH": 20, "SOL": 12, "XRP": 8, "DOGE": 6, "BNB": 5}
+# (exchange_ts ns, buy, [(trade_id, price in ticks, index of the quantity)]) to the payloads of frames
+Render = Callable[[int, int, list[tuple[int, int, int]]], list[bytes]]
+_TABLE = 4096
+_STEPS = 256
+LONGEST_BURST = 24
+
+
+def reference_price(symbol: str) -> float:
+    """A plausible price for any BASE-QUOTE; unknown assets get one from their name, the same in every run."""
+    base, quote = (USD_PRICES.get(asset) or _price_from_name(asset) for asset in symbol.split("-"))
+    return base / quote
+
+
+def _price_from_name(asset: str) -> float:
+    return float(10 ** (random.Random(asset).uniform(-1, 2)))
+
+
+def _unprepared(ts: int, buy: int, made: list[tuple[int, int, int]]) -> list[bytes]:
+    raise AssertionError("a venue has to prepare an instrument before it trades")
+
+
+class Instrument:
+    """One symbol at one venue: its counter, its walking price and what it made since the last flush."""
+
+    __slots__ = (
+        "_factor_price",
+        "_factor_quantity",
+        "_high",
+        "_low",
+        "_scales",
+        "_steps",
+        "epoch",
+        "last_id",
+        "last_ts",
+        "native",
+        "pending",
+        "price",
+        "price_decimals",
+        "quantities",
+        "quantity_decimals",
+        "render",
+        "symbol",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        symbol: str,
+        native: str,
+        price_decimals: int,
+        quantity_decimals: int,
+        printed_decimals: int,
+        rng: random.Random,
+    ) -> None:
+        """`printed_decimals`: places that the venue prints at least, beyond what its tick has (0: none)."""
+        self.symbol, self.native = symbol, native
+        self.weight = WEIGHTS.get(symbol.split("-", maxsplit=1)[0], 2)
+        reference = reference_price(symbol)
+        self.price_decimals, self.quantity_decimals = price_decimals, quantity_decimals
+        self.price = max(10, round(reference * 10**price_decimals * rng.uniform(0.97, 1.03)))
+        self._low, self._high = max(3, self.price // 2), self.price * 2
+        spread = max(1.0, self.price * 4e-5)
+        steps = [round(rng.gauss(0, spread)) for _ in range(_STEPS // 2)]
+        self._steps = steps + [-step for step in steps]
+        price_scale, quantity_scale = (max(n, printed_decimals) for n in (price_decimals, quantity_decimals))
+        self._factor_price = 10 ** (price_scale - price_decimals)
+        self._factor_quantity = 10 ** (quantity_scale - quantity_decimals)
+        self._scales = (price_scale, quantity_scale)
+        notional = 10**quantity_decimals / reference
+        self.quantities = [max(1, round(rng.lognormvariate(5.0, 1.6) * notional)) for _ in range(_TABLE)]
+        self.last_id = rng.randrange(1_000_000, 900_000_000)
+        self.last_ts = 0
+        self.epoch = 0
+        self.pending = bytearray()
+        self.render: Render = _unprepared
+
+    def trade(self, exchange_ts: int, buy: int, count: int, rng: random.Random) -> list[tuple[int, int, int]]:
+        """Make `count` trades of one taker order: (trade_id, price in ticks, quantity index). Fills `pending`."""
+        made = []
+        price_scale, quantity_scale = self._scales
+        for _ in range(count):
+            bits = rng.getrandbits(20)
+            price = self.price + self._steps[bits & 255]
+            if price < self._low or price > self._high:
+                price = self.price
+            self.price = price
+            self.last_id = trade_id = self.last_id + 1
+            index = bits >> 8
+            made.append((trade_id, price, index))
+            self.pending += pack(
+                trade_id,
+                exchange_ts,
+                price * self._factor_price,
+                self.quantities[index] * self._factor_quantity,
+                price_scale,
+                quantity_scale,
+                buy,
+            )
+        self.last_ts = exchange_ts
+        return made
+
+    def resume(self, newest: Made) -> None:
+        """Go on after the newest trade on disk."""
+        self.last_id, self.last_ts = newest.trade_id, newest.exchange_ts
+        if newest.price_scale == self._scales[0]:
+            self.price = min(self._high, max(self._low, newest.price // self._factor_price))
+
+    def restart_ids(self) -> None:
+        """Begin a new epoch: the venue lists the symbol anew and counts from 1."""
+        self.epoch += 1
+        self.last_id = 0
+
+
+class Arrivals:
+    """When which instrument trades, and how many trades its taker order makes.
+
+    `burst` is the mean number of trades an order; 1 gives a plain Poisson process of single trades.
+    """
+
+    def __init__(self, weights: Sequence[int], rate: float, burst: float, seed: str) -> None:
+        if burst < 1:
+            raise ValueError(f"a burst of {burst} trades an order is not possible: write 1 or more")
+        self.rng = random.Random(seed)
+        self.burst = burst
+        self._sizes = self._burst_sizes(burst)
+        self._mean = sum(self._sizes) / len(self._sizes)
+        self.set_weights(weights)
+        self.set_rate(rate)
+
+    def set_weights(self, weights: Sequence[int]) -> None:
+        """Share the rate among instruments 0, 1, ... by these weights."""
+        total = sum(weights)
+        picks: list[int] = []
+        for index, weight in enumerate(weights):
+            picks += [index] * max(1, round(weight * _TABLE / total))
+        self.picks = picks
+
+    def set_rate(self, rate: float) -> None:
+        """Trades a second over all instruments; 0 makes none."""
+        if not (0 <= rate <= 1_000_000):
+            raise ValueError(f"a rate of {rate} trades a second is not possible: write 0 to 1000000")
+        self.rate = rate
+        self._interval = 1e9 * self._mean / rate if rate else 0.0
+
+    @staticmethod
+    def _burst_sizes(burst: float) -> list[int]:
+        sizes: list[int] = []
+        p = 1 / burst
+        for size in range(1, LONGEST_BURST + 1):
+            sizes += [size] * round(1024 * p * (1 - p) ** (size - 1))
+        return sizes or [1]
+
+    def wait(self) -> int:
+        """ns until the next order arrives."""
+        return int(-math.log(1.0 - self.rng.random()) * self._interval)
+
+    def order(self) -> tuple[int, int, int]:
+        """(instrument, number of trades, whether the taker buys) of an order that arrives now."""
+        bits = self.rng.getrandbits(48)
+        picks, sizes = self.picks, self._sizes
+        return picks[(bits >> 24) % len(picks)], sizes[(bits >> 1 & 0x7FFFFF) % len(sizes)], bits & 1
+
+
+class VenueClock:
+    """A venue's clock: ours plus a skew. It jumps ahead at once, and is slewed back at half speed as NTP slews a clock:
+    a venue's trade times never run backwards."""
+
+    def __init__(self) -> None:
+        self.skew = 0  # ns, what it is meant to be
+        self.offset = 0  # ns, what it is now
+        self._last = 0
+
+    def start(self, now: int, latest: int) -> None:
+        """`latest` is the time of the newest trade on disk: the clock goes on from there."""
+        self.offset = max(self.skew, latest - now) if latest else self.skew
+        self._last = now
+
+    def at(self, now: int) -> int:
+        """The venue's time (ns) at our time `now`; `now` never goes back from call to call."""
+        if self.offset > self.skew:
+            self.offset = max(self.skew, self.offset - max(0, now - self._last) // 2)
+        else:
+            self.offset = self.skew
+        self._last = max(now, self._last)
+        return now + self.offset
