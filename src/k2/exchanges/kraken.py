@@ -139,8 +139,8 @@ class Kraken:
         messages_per_second=5.0,
         symbols_per_message=100,
         connection_age=None,
-        heartbeat_channel=None,  # heartbeats stop while trades flow: any frame is a sign of life
-        silence=10.0,
+        heartbeat_channel="heartbeat",  # it stops while trades flow, which are a sign of life as well
+        silence=5.0,  # a heartbeat comes every second when nothing else does
         rest_per_second=1.0,
         rest_burst=1.0,
     )
