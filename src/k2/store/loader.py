@@ -1,0 +1,251 @@
+"""The loader: follows the log into the store, so that every trade is visible within milliseconds and counted once.
+
+Trades go into the live tail at once; every second or so the tail's rows become a generation, which a second thread
+makes final (see `flush.py`) while the next one fills. After any error, and at the start, the loader takes the store over anew
+(see `commit.py`) and goes on at the last commit: what it had done since is invisible refuse or done again.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from k2.config import LoaderConfig
+from k2.core.codec import GAPS_STREAM, frames_stream, trades_stream
+from k2.log import Batch, Log, LogError, Position
+from k2.metrics import LAG, LOADED, STORE_ERRORS
+from k2.store import Store, StoreError
+from k2.store.commit import GENERATIONS_APART, SupersededError, check_fence, take_over
+from k2.store.flush import Generation, Written, flush, settle
+from k2.store.follow import LogReplacedError, check_ends, read_on
+from k2.store.latency import Latencies
+from k2.store.seen import Admission, Identity, Seen
+from k2.store.tail import STAGE, TAIL, insert, keep_after, lines
+
+logger = logging.getLogger("k2.loader")
+
+TAIL_ROWS = 500_000  # uncommitted trades in the tail; at the bound reading waits for the flush
+GENERATION_ROWS = 500_000  # of one generation while catching up
+KEEP_S = 2.5  # a committed generation stays in the tail so long: for queries that began before its commit
+REPLACE_S = 4.0  # time between two replacements of the tail ...
+REPLACE_INSERTS = 400  # ... or so many inserts
+FLUSH_SHARE = 0.15  # of the time that flushing may take
+FRAMES_BYTES = 64 << 20  # of frames in one generation and exchange
+
+
+class Loader:
+    """One loader over one log and one store. `store` and `flush_store` are two connections to the same store.
+
+    `take_over`, `load`, `seal`, `flush` and `replace_tail` are its steps, in the order that `run` takes them.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        store: Store,
+        flush_store: Store,
+        config: LoaderConfig,
+        exchanges: Sequence[str],
+        latencies: Latencies | None = None,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._flush_store = flush_store
+        self._config = config
+        self._exchanges = exchanges
+        self._streams = {trades_stream(exchange): exchange for exchange in exchanges}
+        self._latencies = latencies or Latencies()
+        self._incarnation = 0
+        self._begin(0, {}, Seen())
+
+    def _begin(self, number: int, positions: dict[str, int], seen: Seen) -> None:
+        self._number = number
+        self._seen = seen
+        self._positions = {stream: positions.get(stream, 0) for stream in self._streams}
+        others = [frames_stream(exchange) for exchange in self._exchanges] + [GAPS_STREAM]
+        self._flushed = {stream: positions.get(stream, 0) for stream in others}
+        self._committed: deque[tuple[float, int]] = deque()
+        self._inserts = 0
+        self._empty_generation()
+
+    def _empty_generation(self) -> None:
+        self._trades = 0
+        self._first_ts = 0
+        self._last_ts = 0
+        self._joined: list[Identity] = []
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Claim the store, then bring it up to the log's end. Raises StoreError, LogError."""
+        self._incarnation, commit = take_over(self._store)
+        check_ends(self._log, commit.positions)
+        self._begin(commit.generation + GENERATIONS_APART, commit.positions, commit.seen)
+        logger.info(
+            "loader %d takes over at generation %d", self._incarnation, commit.generation, extra={"stage": "take_over"}
+        )
+        shown = self._store.rows(f"SELECT count() FROM {TAIL} WHERE generation > {commit.generation}")
+        whole = int(shown[0][0]) > 0  # the next commit hides that tail: it must hold all that it shows
+        self._drop(STAGE, self._number)
+        behind = True
+        while behind:
+            behind = self._stage(whole)
+            self.flush(self.seal())
+
+    def _stage(self, whole: bool) -> bool:
+        """Put a generation's trades into the base by way of the stage. True: there is more to read."""
+        ends = {stream: self._log.bounds(stream)[1] for stream in self._streams}
+        while any(self._positions[stream] < end for stream, end in ends.items()):
+            self._put(STAGE, self._read())
+            settle(self._store, STAGE, self._number, self._incarnation)
+            self._drop(STAGE, self._number)
+            if self._trades >= GENERATION_ROWS and not whole:
+                return True
+        return False
+
+    def load(self) -> int:
+        """Put new trades into the live tail, at most `max_batch_mb` of them. Returns their number."""
+        batches = self._read()
+        if not batches:
+            return 0
+        read_ts = time.time_ns()
+        admissions = self._put(TAIL, batches)
+        self._latencies.record(self._streams, batches, admissions, read_ts, time.time_ns())
+        self._inserts += 1
+        return sum(len(admission.keys) - len(admission.dropped) for admission in admissions)
+
+    def seal(self) -> Generation:
+        """End the current generation: trades loaded from now on belong to the next."""
+        positions = {**self._flushed, **self._positions}
+        generation = Generation(
+            self._number,
+            self._trades,
+            self._first_ts,
+            self._last_ts,
+            {stream: offset for stream, offset in positions.items() if offset},
+            self._seen.to_json(),
+            self._seen.apart(),
+            self._joined,
+        )
+        self._number += 1
+        self._empty_generation()
+        return generation
+
+    def flush(self, generation: Generation, settled: bool = True) -> Written:
+        """Make a sealed generation final. Not `settled`: its trades are in the tail still."""
+        store = self._store if settled else self._flush_store
+        if generation.trades and not settled:
+            settle(store, TAIL, generation.number, self._incarnation)
+        written = flush(store, self._log, generation, self._incarnation, self._exchanges, FRAMES_BYTES)
+        self._flushed = {stream: written.positions.get(stream, 0) for stream in self._flushed}
+        self._committed.append((time.monotonic(), generation.number))
+        self._log.commit("loader", {stream: Position(offset) for stream, offset in written.positions.items()})
+        for table, count in written.rows.items():
+            LOADED.labels(table).inc(count)
+        for stream, offset in written.positions.items():
+            LAG.labels("loader", stream).set(self._log.bounds(stream)[1] - offset)
+        return written
+
+    def replace_tail(self, keep_s: float = KEEP_S) -> None:
+        """Drop the generations from the tail that were committed `keep_s` ago."""
+        old = 0
+        while self._committed and time.monotonic() - self._committed[0][0] >= keep_s:
+            old = self._committed.popleft()[1]
+        if old:
+            self._drop(TAIL, old)
+            self._inserts = 0
+
+    # -- within --------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> list[Batch]:
+        limit = self._config.max_batch_mb << 20
+        found: list[Batch] = []
+        for stream, offset in self._positions.items():
+            batches = read_on(self._log, stream, offset, limit // len(self._positions))
+            if batches:
+                found += batches
+                self._positions[stream] = batches[-1].end
+        return found
+
+    def _put(self, table: str, batches: Sequence[Batch]) -> list[Admission]:
+        admissions = []
+        parts = []
+        for batch in batches:
+            admission = self._seen.admit(self._streams[batch.stream], batch.values)
+            parts.append(lines(batch, admission, self._number))
+            self._count(admission)
+            admissions.append(admission)
+        body = b"".join(parts)
+        if body:
+            insert(self._store, table, body)
+        return admissions
+
+    def _count(self, admission: Admission) -> None:
+        times = [key.exchange_ts for key in admission.keys]
+        self._first_ts = min(times) if not self._trades else min(self._first_ts, *times)
+        self._last_ts = max(self._last_ts, *times) if self._trades else max(times)
+        self._trades += len(times) - len(admission.dropped)
+        self._joined += admission.joined
+
+    def _drop(self, table: str, generation: int) -> None:
+        keep_after(self._store, table, generation, self._incarnation)
+
+    def _pending(self) -> bool:
+        return self._trades > 0 or any(self._log.bounds(s)[1] > offset for s, offset in self._flushed.items())
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event, pause: Callable[[float], object] | None = None) -> None:
+        """Load until `stop`; then flush and return. Raises SupersededError, LogReplacedError; tries again after all else."""
+        wait = pause or stop.wait
+        failures = 0
+        while not stop.is_set():
+            try:
+                self.take_over()
+                failures = 0
+                self._follow(stop)
+            except (StoreError, LogError) as caught:
+                error = check_fence(caught) if isinstance(caught, StoreError) else caught
+                if isinstance(error, SupersededError | LogReplacedError):
+                    raise error from None
+                failures += 1
+                STORE_ERRORS.labels("loader").inc()
+                logger.warning("loading stopped, trying again: %s", error, extra={"failures": failures})
+                wait(min(0.1 * 2 ** min(failures, 6), 5.0))
+
+    def _follow(self, stop: threading.Event) -> None:
+        interval = self._config.interval_ms / 1000
+        next_flush = time.monotonic() + self._config.flush_s
+        next_replace = time.monotonic() + REPLACE_S
+        flushing: Future[tuple[Written, float]] | None = None
+        with ThreadPoolExecutor(1, "flush") as pool:
+            while not stop.is_set():
+                begun = time.monotonic()
+                if self._trades < TAIL_ROWS:
+                    self.load()
+                if flushing and (flushing.done() or self._trades >= TAIL_ROWS):
+                    _, took = flushing.result()
+                    next_flush = time.monotonic() + max(self._config.flush_s - took, took / FLUSH_SHARE - took)
+                    flushing = None
+                now = time.monotonic()
+                if not flushing and (now >= next_flush or self._trades >= TAIL_ROWS):
+                    if self._pending():
+                        flushing = pool.submit(self._timed_flush, self.seal())
+                    else:
+                        next_flush = now + self._config.flush_s
+                if now >= next_replace or self._inserts >= REPLACE_INSERTS:
+                    self.replace_tail()
+                    next_replace = now + REPLACE_S
+                self._log.wait(self._positions, 0.1)
+                stop.wait(max(0.0, begun + interval - time.monotonic()))
+            if flushing:
+                flushing.result()
+            self.load()
+            if self._pending():
+                self.flush(self.seal(), settled=False)
+
+    def _timed_flush(self, generation: Generation) -> tuple[Written, float]:
+        begun = time.monotonic()
+        return self.flush(generation, settled=False), time.monotonic() - begun
