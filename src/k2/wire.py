@@ -1,7 +1,12 @@
 """Where configuration becomes parts: the one file that names backends."""
 
+from typing import TYPE_CHECKING
+
 from k2.config import Config, ConfigError
 from k2.log import Log
+
+if TYPE_CHECKING:
+    from k2.log.repair import Repair
 
 
 def open_log(config: Config) -> Log:
@@ -11,3 +16,12 @@ def open_log(config: Config) -> Log:
 
         return LmdbLog(config.log_dir, map_bytes=config.log.map_gb << 30)
     raise ConfigError(f"log.backend = {config.log.backend!r} is not known: write lmdb")
+
+
+def repair_log(config: Config, stream: str) -> "Repair":
+    """Mend a damaged stream of the embedded log while nothing else has it open. Raises ConfigError, LogError."""
+    if config.log.backend == "lmdb":
+        from k2.log.repair import repair
+
+        return repair(config.log_dir, stream, config.log.map_gb << 30)
+    raise ConfigError(f"log.backend = {config.log.backend!r} mends itself: see its own tools")

@@ -1,7 +1,8 @@
 """The log: append-only streams with integer offsets, the truth from which everything downstream can be rebuilt.
 
-Who calls what: a feed handler (one writer a stream) calls `append` from its writer thread; loaders, archivers and people
-call `read`, `wait` and `bounds` from other processes at the same time. Every backend passes `tests/log/conformance.py`.
+Who calls what: a feed handler (one writer a stream) calls `append` from its writer thread; loaders, archivers and
+people call `read`, `wait` and `bounds` from other processes at the same time. Every backend passes
+`tests/log/conformance.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,11 @@ class LogError(Exception):
 
 
 class LogFull(LogError):
-    """No space left on the device (or the configured size is reached). The append did not happen; free space and retry."""
+    """No space left on the device (or the configured size is reached). The append did not happen: free space, retry."""
 
 
 class LogCorrupt(LogError):
-    """Stored bytes are not what was written. `stream` and `valid_end` name the last offset (exclusive) that is whole."""
+    """Stored bytes are not what was written. Up to offset `valid_end` (exclusive) `stream` is whole."""
 
     def __init__(self, message: str, stream: str = "", valid_end: int = 0) -> None:
         super().__init__(message)
@@ -63,7 +64,7 @@ class Position(NamedTuple):
 
 
 class StreamInfo(NamedTuple):
-    """`start`..`end` (exclusive) can be read; `size` is bytes on disk or in memory; `last_ts` is the last append, ns."""
+    """`start`..`end` (exclusive) can be read; `size` is bytes on disk or in memory, `last_ts` the last append (ns)."""
 
     stream: str
     start: int
@@ -79,12 +80,15 @@ class Log(Protocol):
         """Append and return, once durable, the first offset given in each stream.
 
         Streams that share a name but for the suffix `.raw` commit together or not at all; across other streams, in the
-        order given, a crash may keep a prefix. Concurrent callers share one sync (group commit). Raises LogFull, LogError.
+        order given, a crash may keep a prefix. Concurrent callers share one sync (group commit). Raises LogFull,
+        LogError.
         """
 
     def read(self, stream: str, offset: int, max_bytes: int = 4 << 20) -> list[Batch]:
         """Records from `offset` on, in order, at most about `max_bytes` (but at least one batch if there is any); the
-        first batch is cut to begin at `offset`. Empty at the end of the stream. Raises OffsetOutOfRange, LogCorrupt."""
+        first batch is cut to begin at `offset`. Empty at the end of the stream; past it, LogError. A batch may begin
+        later than the one before it ends, where a repair cut damaged records out: offsets are never given out twice.
+        Raises OffsetOutOfRange, LogCorrupt."""
 
     def wait(self, positions: Mapping[str, int], timeout: float) -> bool:
         """Block until a stream has a record at or past its position (True) or `timeout` seconds went by (False)."""

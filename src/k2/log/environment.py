@@ -175,6 +175,13 @@ def shared(folder: Path, map_bytes: int, make: Callable[[Path, int], E]) -> E:
         return cast(E, environment)
 
 
+def in_use_here(folder: Path) -> bool:
+    """Whether this process has the environment open."""
+    with _register_lock:
+        environment = _register.get(folder)
+        return environment is not None and environment._handles is not None
+
+
 def _make(folder: Path) -> None:
     """The folder, and its name in the folders above, safe on disk."""
     try:

@@ -15,7 +15,7 @@ from k2.log.doorbell import Waiter
 from k2.log.environment import shared
 from k2.log.names import RAW, check_entries, check_name, is_stream
 from k2.log.pair import Pair
-from k2.log.positions import Positions
+from k2.log.positions import FOLDER, Positions
 
 
 class LmdbLog:
@@ -26,7 +26,7 @@ class LmdbLog:
         self._map_bytes = map_bytes
         self._lock = threading.Lock()
         self._pairs: dict[str, Pair] = {}
-        self._positions = shared(self._folder / "_consumers", map_bytes, Positions)
+        self._positions = shared(self._folder / FOLDER, map_bytes, Positions)
         self._idle: list[Waiter] = []
         self._waiting: set[Waiter] = set()
         self._closed = False

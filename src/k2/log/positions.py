@@ -11,6 +11,7 @@ from k2.log import LogCorrupt, Position
 from k2.log.datafile import Damaged
 from k2.log.environment import Environment, explain
 
+FOLDER = "_consumers"  # no stream has such a name
 _head = struct.Struct("<IxxxxQ")
 _LONGEST_KEY = 511
 

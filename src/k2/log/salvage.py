@@ -1,12 +1,11 @@
 """What can be read of a damaged data file: every block that is whole, and the longest run of them without a hole."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from k2.log import block
 from k2.log.datafile import scan
-
-_COUNT_BITS = 24  # a block of MAX_BYTES holds fewer records
 
 
 def whole_blocks(file: Path, streams: Sequence[str]) -> Iterator[tuple[int, block.Header, bytes, bytes]]:
@@ -23,28 +22,40 @@ def whole_blocks(file: Path, streams: Sequence[str]) -> Iterator[tuple[int, bloc
 
 def whole_runs(file: Path, streams: Sequence[str]) -> dict[str, tuple[int, int]]:
     """For each stream the longest run of whole blocks: (start, end)."""
-    found: list[set[int]] = [set() for _ in streams]
+    found: list[set[Link]] = [set() for _ in streams]
     for which, head, _, _ in whole_blocks(file, streams):
-        found[which].add(head.offset << _COUNT_BITS | head.length)
-    runs = {}
-    for stream, places in zip(streams, found, strict=True):
-        heads = [(place >> _COUNT_BITS, place & (1 << _COUNT_BITS) - 1) for place in sorted(places)]
-        runs[stream] = longest_run(heads)
-    return runs
+        found[which].add(Link(head.offset, head.length, head.follows))
+    return {stream: _span(longest_run(sorted(links))) for stream, links in zip(streams, found, strict=True)}
 
 
-def longest_run(blocks: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Of (offset, count) in order: start and end of the longest run without a hole.
+class Link(NamedTuple):
+    """A block as a part of the chain."""
+
+    offset: int
+    length: int
+    follows: int
+
+
+def longest_run(blocks: Iterable[Link]) -> list[Link]:
+    """Of blocks in order, the longest run in which each begins where the one before it ends, or says so itself.
 
     A block that begins inside of another is what an append left behind that was never committed: it is passed over.
     """
-    best = (0, 0)
-    start = end = 0
-    for offset, count in blocks:
-        if offset > end:
-            start = end = offset
-        if offset == end:
-            end += count
-        if end - start > best[1] - best[0]:
-            best = (start, end)
-    return best
+    best: list[Link] = []
+    run: list[Link] = []
+    for link in blocks:
+        end = run[-1].offset + run[-1].length if run else -1
+        if link.offset < end:
+            continue
+        if end not in (link.offset, link.follows):
+            best, run = max(best, run, key=_records), []
+        run.append(link)
+    return max(best, run, key=_records)
+
+
+def _records(run: Sequence[Link]) -> int:
+    return sum(link.length for link in run)
+
+
+def _span(run: Sequence[Link]) -> tuple[int, int]:
+    return (run[0].offset, run[-1].offset + run[-1].length) if run else (0, 0)
