@@ -1,6 +1,7 @@
 """`k2 feed` captures one exchange; `k2 replay` decodes what it kept again and compares."""
 
 import asyncio
+import gc
 import signal
 import sys
 
@@ -44,6 +45,8 @@ def feed(config: Config, exchange: str, verbose: bool) -> None:
 def _run(config: Config, exchange: str, service: str) -> int:
     import uvloop
 
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)  # queued frames are many and never cyclic: looking through them often is waste
     metrics.serve(config, service)
     log = wire.open_log(config)
     try:

@@ -1,11 +1,12 @@
 """Records of the log: how a frame, a trade and a gap are written down, byte for byte.
 
-Trades and gaps are JSON objects (one record each; ClickHouse reads them as JSONEachRow). Frames are ClickHouse RowBinary
-rows `recv_ts Int64, kind String, connection String, request String, payload String`, so that a run of them is
+Trades and gaps are JSON objects (one record each; ClickHouse reads them as JSONEachRow). Frames are ClickHouse
+RowBinary rows `recv_ts Int64, kind String, connection String, request String, payload String`, so that a run of them is
 inserted as it stands.
 """
 
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
@@ -66,6 +67,21 @@ def encode_frame(frame: Frame) -> bytes:
     size = len(payload)
     length = _SHORT[size] if size < 16384 else _varint(size)
     return _pack_ts(recv_ts) + _frame_head(kind, connection, request) + length + payload
+
+
+def encode_frames(frames: Iterable[Frame]) -> list[bytes]:
+    """Each frame as one RowBinary row: `encode_frame` for many, quicker."""
+    rows: list[bytes] = []
+    add, pack, short, longest = rows.append, _pack_ts, _SHORT, len(_SHORT)
+    before: tuple[str, str, str] | None = None
+    head = b""
+    for recv_ts, kind, connection, request, payload in frames:
+        if (kind, connection, request) != before:
+            before = (kind, connection, request)
+            head = _frame_head(kind, connection, request)
+        size = len(payload)
+        add(pack(recv_ts) + head + (short[size] if size < longest else _varint(size)) + payload)
+    return rows
 
 
 def decode_frame(record: bytes) -> Frame:

@@ -28,6 +28,7 @@ CLOSE_WITHIN = 1.5  # s that the log has to take what is queued when the handler
 SAY_FAULTS = 60.0  # s between warnings about what could not be decoded
 
 _log = logging.getLogger("k2.feed")
+logging.getLogger("picows").setLevel(logging.WARNING)
 
 
 class Handler:

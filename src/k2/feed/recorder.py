@@ -2,8 +2,8 @@
 
 A cycle takes what has queued up, decodes it in the event loop, and hands raw frames, trades and gap events to the
 writer thread; while that waits for the disk, the loop goes on receiving. At most one cycle is under way, and cycles
-begin at least `feed.linger_ms` apart. Order in an append: frames and trades (together or not at all), then the gap
-ledger, which `resume` can make good after a crash.
+begin at least `feed.linger_ms` apart, further under load. Order in an append: frames and trades (together or not at
+all), then the gap ledger, which `resume` can make good after a crash.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from time import time_ns
 from typing import Protocol
 
 from k2.config import FeedConfig
-from k2.core.codec import GAPS_STREAM, encode_frame, encode_gap, frames_stream, trades_stream
+from k2.core.codec import GAPS_STREAM, encode_frames, encode_gap, frames_stream, trades_stream
 from k2.core.session import Decoded, Decoder
 from k2.core.types import Event, Frame, Gap
 from k2.feed.meter import Meter
@@ -21,6 +21,8 @@ from k2.feed.writer import Done, Job, Writer
 from k2.log import Entry, LogError
 
 BATCH = 4096  # frames a cycle: some 20 ms of decoding, which is how long the loop does not receive
+CROWD = 10  # frames in a cycle that double the time to the next: the busier, the more frames share a durable append
+LINGER_CAP = 0.025  # s, unless feed.linger_ms is longer
 CHECKPOINT_EVERY = 2.0  # s
 
 _log = logging.getLogger("k2.feed")
@@ -124,8 +126,10 @@ class Recorder:
         return not self.failed.done()
 
     def _cycle(self) -> None:
-        self._next_cycle = self._loop.time() + self._linger
         frames = self.pending
+        self._next_cycle = self._loop.time() + min(
+            self._linger * (1 + len(frames) / CROWD), max(self._linger, LINGER_CAP)
+        )
         if len(frames) > BATCH:
             self.pending = frames[BATCH:]
             del frames[BATCH:]
@@ -155,7 +159,7 @@ class Recorder:
     def _entries(self, frames: list[Frame], decoded: Decoded, gaps: list[Gap]) -> list[Entry]:
         entries = []
         if frames:
-            entries.append(Entry(self._frames_stream, [""] * len(frames), [encode_frame(frame) for frame in frames]))
+            entries.append(Entry(self._frames_stream, [""] * len(frames), encode_frames(frames)))
         if decoded.values:
             entries.append(Entry(self._trades_stream, decoded.keys, decoded.values))
         if gaps:
