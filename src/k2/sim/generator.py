@@ -7,7 +7,8 @@ never waits for anybody: what was due is made, with the time at which it was due
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 
 from k2.sim.truth import Made, pack
 
@@ -34,6 +35,7 @@ WEIGHTS = {"BTC": 30, "ETH": 20, "SOL": 12, "XRP": 8, "DOGE": 6, "BNB": 5}
 Render = Callable[[int, int, list[tuple[int, int, int]]], list[bytes]]
 _TABLE = 4096
 _STEPS = 256
+_WAITS = [-math.log(1 - (n + 0.5) / _TABLE) for n in range(_TABLE)]  # exponential waits, mean 1, equally likely
 LONGEST_BURST = 24
 
 
@@ -55,12 +57,12 @@ class Instrument:
     """One symbol at one venue: its counter, its walking price and what it made since the last flush."""
 
     __slots__ = (
-        "_factor_price",
-        "_factor_quantity",
+        "_factor",
         "_high",
         "_low",
         "_scales",
         "_steps",
+        "_true_quantities",
         "epoch",
         "last_id",
         "last_ts",
@@ -95,47 +97,45 @@ class Instrument:
         steps = [round(rng.gauss(0, spread)) for _ in range(_STEPS // 2)]
         self._steps = steps + [-step for step in steps]
         price_scale, quantity_scale = (max(n, printed_decimals) for n in (price_decimals, quantity_decimals))
-        self._factor_price = 10 ** (price_scale - price_decimals)
-        self._factor_quantity = 10 ** (quantity_scale - quantity_decimals)
+        self._factor = 10 ** (price_scale - price_decimals)
         self._scales = (price_scale, quantity_scale)
         notional = 10**quantity_decimals / reference
         self.quantities = [max(1, round(rng.lognormvariate(5.0, 1.6) * notional)) for _ in range(_TABLE)]
+        self._true_quantities = [n * 10 ** (quantity_scale - quantity_decimals) for n in self.quantities]
         self.last_id = rng.randrange(1_000_000, 900_000_000)
         self.last_ts = 0
         self.epoch = 0
-        self.pending = bytearray()
+        self.pending: list[bytes] = []
         self.render: Render = _unprepared
 
-    def trade(self, exchange_ts: int, buy: int, count: int, rng: random.Random) -> list[tuple[int, int, int]]:
-        """Make `count` trades of one taker order: (trade_id, price in ticks, quantity index). Fills `pending`."""
+    def trade(self, exchange_ts: int, buy: int, count: int, word: int) -> list[tuple[int, int, int]]:
+        """Make `count` trades of one taker order: (trade_id, price in ticks, quantity index). Fills `pending`.
+
+        `word` holds 20 random bits for each trade; more are drawn from it as needed.
+        """
+        steps, low, high, price, trade_id = self._steps, self._low, self._high, self.price, self.last_id
         made = []
-        price_scale, quantity_scale = self._scales
-        for _ in range(count):
-            bits = rng.getrandbits(20)
-            price = self.price + self._steps[bits & 255]
-            if price < self._low or price > self._high:
-                price = self.price
-            self.price = price
-            self.last_id = trade_id = self.last_id + 1
-            index = bits >> 8
+        while True:
+            moved = price + steps[word & 255]
+            if low < moved < high:
+                price = moved
+            trade_id += 1
+            index = word >> 8 & 4095
             made.append((trade_id, price, index))
-            self.pending += pack(
-                trade_id,
-                exchange_ts,
-                price * self._factor_price,
-                self.quantities[index] * self._factor_quantity,
-                price_scale,
-                quantity_scale,
-                buy,
-            )
-        self.last_ts = exchange_ts
+            record = pack(trade_id, exchange_ts, price * self._factor, self._true_quantities[index], *self._scales, buy)
+            self.pending.append(record)
+            count -= 1
+            if count <= 0:
+                break
+            word = (word * 6364136223846793005 + 1442695040888963407 >> 11) & 0xFFFFFFFFFFFFF
+        self.price, self.last_id, self.last_ts = price, trade_id, exchange_ts
         return made
 
     def resume(self, newest: Made) -> None:
         """Go on after the newest trade on disk."""
         self.last_id, self.last_ts = newest.trade_id, newest.exchange_ts
         if newest.price_scale == self._scales[0]:
-            self.price = min(self._high, max(self._low, newest.price // self._factor_price))
+            self.price = min(self._high, max(self._low, newest.price // self._factor))
 
     def restart_ids(self) -> None:
         """Begin a new epoch: the venue lists the symbol anew and counts from 1."""
@@ -153,7 +153,8 @@ class Arrivals:
         if burst < 1:
             raise ValueError(f"a burst of {burst} trades an order is not possible: write 1 or more")
         self.rng = random.Random(seed)
-        self.burst = burst
+        self.next = 0  # ns, when the next order arrives
+        self._words = self._draw()
         self._sizes = self._burst_sizes(burst)
         self._mean = sum(self._sizes) / len(self._sizes)
         self.set_weights(weights)
@@ -163,34 +164,52 @@ class Arrivals:
         """Share the rate among instruments 0, 1, ... by these weights."""
         total = sum(weights)
         picks: list[int] = []
+        reached = 0
         for index, weight in enumerate(weights):
-            picks += [index] * max(1, round(weight * _TABLE / total))
-        self.picks = picks
+            reached += weight
+            picks += [index] * (round(reached * _TABLE / total) - len(picks))
+        self._picks = picks
 
     def set_rate(self, rate: float) -> None:
         """Trades a second over all instruments; 0 makes none."""
         if not (0 <= rate <= 1_000_000):
             raise ValueError(f"a rate of {rate} trades a second is not possible: write 0 to 1000000")
         self.rate = rate
-        self._interval = 1e9 * self._mean / rate if rate else 0.0
+        self._interval = 1e9 * self._mean / rate if rate else 1e18
 
     @staticmethod
     def _burst_sizes(burst: float) -> list[int]:
+        """How large orders are, by 1024ths."""
         sizes: list[int] = []
-        p = 1 / burst
+        reached, p = 0.0, 1 / burst
         for size in range(1, LONGEST_BURST + 1):
-            sizes += [size] * round(1024 * p * (1 - p) ** (size - 1))
-        return sizes or [1]
+            reached += p * (1 - p) ** (size - 1)
+            sizes += [size] * (round(reached * 1024) - len(sizes))
+        return sizes + [LONGEST_BURST] * (1024 - len(sizes))
 
-    def wait(self) -> int:
-        """ns until the next order arrives."""
-        return int(-math.log(1.0 - self.rng.random()) * self._interval)
+    def _draw(self) -> Iterator[int]:
+        while True:
+            yield from array("Q", self.rng.randbytes(8 * 512))
 
-    def order(self) -> tuple[int, int, int]:
-        """(instrument, number of trades, whether the taker buys) of an order that arrives now."""
-        bits = self.rng.getrandbits(48)
-        picks, sizes = self.picks, self._sizes
-        return picks[(bits >> 24) % len(picks)], sizes[(bits >> 1 & 0x7FFFFF) % len(sizes)], bits & 1
+    def word(self) -> int:
+        """64 random bits."""
+        return next(self._words)
+
+    def due(self, now: int, room: int) -> list[tuple[int, int, int, int]]:
+        """The orders that have arrived by `now` (ns): (time, instrument, number of trades, random word).
+
+        Stops early when they make `room` trades or more. `next` is then the time of the order after the last one.
+        """
+        words, sizes, picks, waits, interval = self._words, self._sizes, self._picks, _WAITS, self._interval
+        at, orders = self.next, []
+        while at <= now and room > 0:
+            word = next(words)
+            count = sizes[word & 1023]
+            orders.append((at, picks[word >> 10 & 4095], count, word >> 22))
+            room -= count
+            at += int(waits[word >> 52] * interval)
+        self.next = at
+        return orders
 
 
 class VenueClock:
@@ -200,12 +219,19 @@ class VenueClock:
     def __init__(self) -> None:
         self.skew = 0  # ns, what it is meant to be
         self.offset = 0  # ns, what it is now
+        self.steady = True  # the two are equal
         self._last = 0
 
     def start(self, now: int, latest: int) -> None:
         """`latest` is the time of the newest trade on disk: the clock goes on from there."""
         self.offset = max(self.skew, latest - now) if latest else self.skew
         self._last = now
+        self.steady = self.offset == self.skew
+
+    def turn(self, skew: int) -> None:
+        """Aim at another skew."""
+        self.skew = skew
+        self.steady = self.offset == skew
 
     def at(self, now: int) -> int:
         """The venue's time (ns) at our time `now`; `now` never goes back from call to call."""
@@ -213,5 +239,6 @@ class VenueClock:
             self.offset = max(self.skew, self.offset - max(0, now - self._last) // 2)
         else:
             self.offset = self.skew
+        self.steady = self.offset == self.skew
         self._last = max(now, self._last)
         return now + self.offset

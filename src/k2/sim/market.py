@@ -48,7 +48,7 @@ class Market:
         self._tapes: dict[str, Tape] = {}
         self._symbols: list[str] = []
         self._frames: list[bytes] = []
-        self._dirty: dict[Instrument, None] = {}
+        self._dirty: list[Instrument] = []
 
     def add(self, symbol: str) -> Instrument:
         """List a symbol, going on where its newest truth file ends."""
@@ -79,22 +79,25 @@ class Market:
         self.clock.skew = int(skew.amount * 1e9) if skew else 0
         self.clock.start(now_ns, max((one.last_ts for one in self.instruments), default=0))
 
-    def order(self, instrument: Instrument, now_ns: int, count: int, buy: int, rng: random.Random) -> None:
-        """A taker order at our time `now_ns`: `count` trades, to be sent at the next flush."""
-        unit = self.venue.time_unit
-        ts = max(self.clock.at(now_ns) // unit * unit, instrument.last_ts)
-        made = instrument.trade(ts, buy, count, rng)
+    def order(self, instrument: Instrument, now_ns: int, count: int, word: int) -> None:
+        """A taker order at our time `now_ns`: `count` trades, to be sent at the next flush. `word`: 42 random bits."""
+        clock, unit = self.clock, self.venue.time_unit
+        ts = (now_ns + clock.offset if clock.steady else clock.at(now_ns)) // unit * unit
+        ts = max(ts, instrument.last_ts)
+        if not instrument.pending:
+            self._dirty.append(instrument)
+        buy = word & 1
+        payloads = instrument.render(ts, buy, instrument.trade(ts, buy, count, word >> 1))
         self.made += count
-        self._dirty[instrument] = None
         native = instrument.native
-        for payload in instrument.render(ts, buy, made):
+        for payload in payloads:
             self._symbols.append(native)
             self._frames.append(frame(payload))
 
     def flush(self) -> None:
         """Write the new trades down, then send them. Raises OSError if they cannot be written; then nothing is sent."""
         for instrument in self._dirty:
-            self._tapes[instrument.native].append(bytes(instrument.pending))
+            self._tapes[instrument.native].append(b"".join(instrument.pending))
             instrument.pending.clear()
         self._dirty.clear()
         symbols, frames = self._symbols, self._frames
@@ -150,7 +153,7 @@ class Market:
         wanted = int(skew.amount * 1e9) if skew else 0
         if skew is not None and wanted != self.clock.skew:
             self.faults.count(skew)
-        self.clock.skew = wanted
+        self.clock.turn(wanted)
         self._close_now()
         for one in self.faults.standing_for(name, {"epoch"}):
             for instrument in self.instruments:

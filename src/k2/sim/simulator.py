@@ -86,7 +86,7 @@ class Simulator:
         made = sum(one.last_id for _, one in flat)
         seed = f"{config.sim.seed}:{made}"
         self._arrivals = Arrivals([one.weight for _, one in flat] or [1], config.sim.rate, options.burst, seed)
-        self._due = self.now_ns()
+        self._arrivals.next = self.now_ns()
 
     def now_ns(self) -> int:
         """The wall clock as it was at the start plus what the monotonic one counted since."""
@@ -164,38 +164,31 @@ class Simulator:
         while not self.finished:
             now = self.now_ns()
             if self.paused or not self._arrivals.rate:
-                self._due = now
+                self._arrivals.next = now
                 await asyncio.sleep(LONGEST_TICK)
                 continue
-            if now - self._due > BEHIND_AT_MOST:
-                log.warning("the schedule begins anew", extra={"behind_s": (now - self._due) / 1e9})
-                self._due = now
+            if now - self._arrivals.next > BEHIND_AT_MOST:
+                log.warning("the schedule begins anew", extra={"behind_s": (now - self._arrivals.next) / 1e9})
+                self._arrivals.next = now
             self._make_due(now)
-            self._lag = max(0, now - self._due)
+            self._lag = max(0, now - self._arrivals.next)
             self._flush(now)
-            if self._due <= now:
+            if self._arrivals.next <= now:
                 await asyncio.sleep(0)
                 continue
             tick = BUSY_TICK if self._arrivals.rate >= BUSY_RATE else SHORTEST_TICK
-            await asyncio.sleep(min(LONGEST_TICK, max(tick, (self._due - self.now_ns()) / 1e9)))
+            await asyncio.sleep(min(LONGEST_TICK, max(tick, (self._arrivals.next - self.now_ns()) / 1e9)))
         log.info("all trades made", extra={"made": self.made})
 
     def _make_due(self, now: int) -> None:
-        arrivals, flat, left = self._arrivals, self._flat, self._left
-        order, wait, rng = arrivals.order, arrivals.wait, arrivals.rng
-        room = AT_ONCE
-        while self._due <= now and room > 0:
-            index, count, buy = order()
-            if left is not None:
-                count = min(count, left)
-                left -= count
-            market, instrument = flat[index]
-            market.order(instrument, self._due, count, buy, rng)
-            room -= count
-            if left == 0:
-                break
-            self._due += wait()
-        self._left = left
+        flat = self._flat
+        for at, index, wanted, word in self._arrivals.due(now, AT_ONCE):
+            count = wanted if self._left is None else min(wanted, self._left)
+            if self._left is not None:
+                self._left -= count
+            if count:
+                market, instrument = flat[index]
+                market.order(instrument, at, count, word)
 
     def _flush(self, now: int) -> None:
         if self.faults.standing:
@@ -263,7 +256,7 @@ class Simulator:
 
     def set_rate(self, rate: float) -> None:
         self._arrivals.set_rate(rate)
-        self._due = min(self._due, self.now_ns())
+        self._arrivals.next = min(self._arrivals.next, self.now_ns())
 
     def emit(self, exchange: str, symbol: str, count: int, side: str) -> list[int]:
         market = self.markets.get(exchange)
@@ -276,7 +269,7 @@ class Simulator:
             raise ValueError("side is buy or sell, count is 1 to 10000")
         now = self.now_ns()
         first = instrument.last_id + 1
-        market.order(instrument, now, count, int(side == "buy"), self._arrivals.rng)
+        market.order(instrument, now, count, self._arrivals.word() >> 22 & ~1 | (side == "buy"))
         market.now_ns = now
         market.flush()
         return list(range(first, first + count))
