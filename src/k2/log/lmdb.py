@@ -53,9 +53,10 @@ class LmdbLog:
         groups: dict[str, list[Entry]] = {}
         for entry in entries:
             groups.setdefault(entry.stream.removesuffix(RAW), []).append(entry)
+        pairs = [(self._pair(base)[0], group) for base, group in groups.items()]
         offsets: dict[str, int] = {}
-        for base, group in groups.items():
-            offsets.update(self._pair(base)[0].append(group))
+        for pair, group in pairs:
+            offsets.update(pair.append(group))
         return offsets
 
     def read(self, stream: str, offset: int, max_bytes: int = 4 << 20) -> list[Batch]:
