@@ -60,7 +60,7 @@ class Handler:
         self.recorder.note(resumed.amends)
         self.line = Line(self.exchange, self.config.feed, self.ws_url, self.context, self.recorder)
         rest = Rest(self.rest_url, self.context, self.config.feed.heal_timeout)
-        healer = Healer(self.exchange, self.config.feed, self.sequences, self.recorder, rest)
+        self.healer = healer = Healer(self.exchange, self.config.feed, self.sequences, self.recorder, rest)
         self._watch_instruments()
         tasks = [asyncio.ensure_future(part) for part in (self.line.run(), healer.run(), self._tick())]
         stopping = asyncio.ensure_future(stop.wait())
@@ -107,6 +107,8 @@ class Handler:
         for name, signal in decoded.signals:
             if name in connections:
                 connections[name].on_signal(signal, now)
+        if decoded.gaps:
+            self.healer.wake()
         for fault in decoded.faults:
             self._note_fault(fault)
 

@@ -53,13 +53,22 @@ class Healer:
         self.bucket = TokenBucket(exchange.limits.rest_per_second, exchange.limits.rest_burst)
         self._cases: dict[tuple[str, int, int], _Case] = {}
         self._now = asyncio.get_running_loop().time
+        self._news = asyncio.Event()
         self._old = [_key(hole) for hole in sequences.holes(given_up=True)]
 
+    def wake(self) -> None:
+        """There may be a new hole."""
+        self._news.set()
+
     async def run(self) -> None:
+        await self.rest.open()
         while True:
             began = self._now()
             hole = self._ripest()
-            if hole is None:
+            if hole is None and not self._cases:
+                self._news.clear()
+                await self._news.wait()
+            elif hole is None:
                 await asyncio.sleep(max(LOOK_EVERY, 20 * (self._now() - began)))
             else:
                 await self._treat(hole)
