@@ -43,7 +43,7 @@ class Rest:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> "aiohttp.ClientSession":
-        """Get ready. Loading the HTTP library takes a while: it happens here, out of the way of the start and the loop."""
+        """Get ready. Loading the HTTP library takes a while: it is done here, in nobody's way."""
         if self._session is None:
             await asyncio.to_thread(import_module, "aiohttp")
             import aiohttp
