@@ -56,7 +56,7 @@ proof: $(DEV)
 	@$(BIN)/python tests/proof/prove.py "$(CAPTURES)"
 
 docs: $(RUN)
-	@$(BIN)/python -m k2.ops.reference docs
+	@$(BIN)/python -m k2.reference docs
 
 lock: $(DEV)
 	@$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header -q pyproject.toml build.in -o requirements.lock

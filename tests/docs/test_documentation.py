@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from k2 import metrics
 from k2.cli import VERBS, main
 from k2.config import settings
-from k2.ops import reference
+from k2 import reference
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

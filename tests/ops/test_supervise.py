@@ -194,7 +194,7 @@ def test_a_supervised_process_ends_with_its_supervisor_even_by_kill_9(tmp_path: 
         "import runpy, sys, k2.cli, time\n"
         "k2.cli.main = lambda: time.sleep(60)\n"
         "sys.argv = ['child']\n"
-        "runpy.run_module('k2.ops.child', run_name='__main__')\n"
+        "runpy.run_module('k2.child', run_name='__main__')\n"
     )
     parent = subprocess.Popen(
         [

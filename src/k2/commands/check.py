@@ -1,6 +1,7 @@
 """`k2 check`: the effective configuration, and whether every part works."""
 
 import sys
+from typing import Any
 
 import click
 import msgspec
@@ -33,7 +34,7 @@ def check(config: Config, as_json: bool, offline: bool) -> None:
     else:
         rows = []
         for setting in settings():
-            value = tree
+            value: Any = tree
             for key in setting.path:
                 value = value[key]
             rows.append((".".join(setting.path), value if value != "" else "(default)"))

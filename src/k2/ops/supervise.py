@@ -19,7 +19,7 @@ READY_WITHIN = 30.0
 STEADY_AFTER = 30.0
 STOP_WITHIN = 4.5
 ERRORS_KEPT = 1 << 20
-CHILD = (sys.executable, "-m", "k2.ops.child")
+CHILD = (sys.executable, "-m", "k2.child")
 
 
 @dataclass
