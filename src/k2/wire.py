@@ -1,9 +1,12 @@
 """Where configuration becomes parts: the one file that names backends."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from k2.config import Config, ConfigError
 from k2.log import Log
+from k2.store import Store
+from k2.store.clickhouse import ClickHouseStore
 
 if TYPE_CHECKING:
     from k2.log.repair import Repair
@@ -25,3 +28,16 @@ def repair_log(config: Config, stream: str) -> "Repair":
 
         return repair(config.log_dir, stream, config.log.map_gb << 30)
     raise ConfigError(f"log.backend = {config.log.backend!r} mends itself: see its own tools")
+
+
+def open_store(config: Config) -> Store:
+    """A connection to the hot store, for one thread. Connects with its first request."""
+    return ClickHouseStore(config.store_url, config.store.user, config.store.password)
+
+
+def serve_store(config: Config, ready: Callable[[int], None]) -> None:
+    """Own the embedded store and serve it until told to stop. Raises StoreError, ConfigError."""
+    from k2.store.migrate import apply
+    from k2.store.server import serve
+
+    serve(config, apply, ready)

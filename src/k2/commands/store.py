@@ -1,0 +1,79 @@
+"""`k2 store` serves the hot store; `k2 sql` asks it."""
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from k2 import metrics
+from k2.config import Config, ConfigError
+from k2.ops import journal
+from k2.store import Store, StoreError, StoreUnavailable
+from k2.terminal import emit, note
+from k2.wire import open_store, serve_store
+
+_ROWS = "JSONCompactStringsEachRowWithNames"
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (default: store.host).")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one (default: store.port).")
+@click.pass_obj
+def store(config: Config, host: str | None, port: int | None) -> None:
+    """Own the hot store and serve it over ClickHouse's HTTP protocol."""
+    changed = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    config = msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, **changed))
+    journal.setup(config, "store")
+
+    def ready(actual: int) -> None:
+        metrics.serve(config, "store")
+        note(f"store: listening on http://{config.store.host}:{actual}")
+
+    try:
+        serve_store(config, ready)
+    except (StoreError, ConfigError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.command()
+@click.argument("query", required=False)
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="Read the statements from a file (- is stdin).",
+)
+@click.option(
+    "--format", "form", metavar="NAME", help="A ClickHouse output format, e.g. CSVWithNames, Parquet, Vertical."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
+@click.pass_obj
+def sql(config: Config, query: str | None, file: Path | None, form: str | None, as_json: bool) -> None:
+    """Ask the hot store in ClickHouse SQL: k2 sql "SELECT count() FROM silver_trades"."""
+    text = query or (sys.stdin.read() if file is None or str(file) == "-" else file.read_text())
+    if not text.strip():
+        raise click.UsageError('write a statement: k2 sql "SELECT count() FROM silver_trades"')
+    client = open_store(config)
+    try:
+        _show(client, text, form or ("JSONEachRow" if as_json else None))
+    except StoreUnavailable as error:
+        raise click.ClickException(
+            f"{error}; start the store with `k2 up` (or `k2 demo`, or `k2 store` alone)"
+        ) from None
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        client.close()
+
+
+def _show(client: Store, text: str, form: str | None) -> None:
+    if form is None and sys.stdout.isatty():
+        lines = b"".join(client.stream(text, _ROWS)).splitlines()
+        if lines:
+            columns, *rows = (msgspec.json.decode(line) for line in lines)
+            emit(columns, rows)
+        return
+    for chunk in client.stream(text, form or "TabSeparatedWithNames"):
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,117 @@
+"""The client: any server that speaks ClickHouse's HTTP protocol, K2's own store or a ClickHouse cluster."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, LocationParseError
+
+from k2.store import StoreError, StoreUnavailable
+from k2.store.rows import asking, decoded, escaped
+
+_CODE = re.compile(r"Code: (\d+)")
+_MARK = b"__exception__\r\n"
+_CHUNK = 1 << 20
+
+
+class ClickHouseStore:
+    """A connection to a store at `url` (`http://host:port`). One a thread; kept alive between requests.
+
+    Nothing is ever sent twice: after StoreUnavailable the caller decides. `timeout` is seconds without a byte.
+    """
+
+    def __init__(
+        self, url: str, user: str = "default", password: str = "", timeout: float = 120.0, database: str = ""
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise StoreError(f"{url!r} is not the address of a store: write http://HOST:PORT")
+        self._url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._pool = urllib3.connection_from_url(
+            self._url, maxsize=1, retries=False, timeout=urllib3.Timeout(connect=5.0, read=timeout)
+        )
+        self._headers = {"X-ClickHouse-User": user, "X-ClickHouse-Key": password}
+        self._base = f"/?database={quote(database, safe='')}&" if database else "/?"
+        self._targets: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"ClickHouseStore({self._url})"
+
+    def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
+        self._post(self._base + _query(params), sql.encode())
+
+    def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return decoded(self._post(self._base + _query(params), asking(sql).encode()))
+
+    def stream(self, sql: str, fmt: str, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
+        """The answer in a ClickHouse format. Raises StoreError also in mid-answer, StoreUnavailable if it breaks off."""
+        target = f"{self._base}default_format={quote(fmt, safe='')}&{_query(params)}"
+        response = self._request(target, sql.encode(), preload=False)
+        tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()
+        mark = _MARK + tag if tag else b""
+        held = b""
+        try:
+            for chunk in response.stream(_CHUNK):
+                held += chunk
+                if mark and mark in held:
+                    continue  # the rest is the exception's text
+                keep = len(mark) + 1
+                if len(held) > keep:
+                    yield held[:-keep]
+                    held = held[-keep:]
+        except HTTPError as error:
+            if mark and mark in held:
+                raise _in_mid_answer(held, mark) from None
+            raise StoreUnavailable(f"the store at {self._url} broke off its answer: {type(error).__name__}") from None
+        finally:
+            response.close()
+            response.release_conn()
+        if mark and mark in held:
+            raise _in_mid_answer(held, mark)
+        if held:
+            yield held
+
+    def insert(self, sql: str, body: bytes, params: Mapping[str, Any] | None = None) -> None:
+        target = self._targets.get(sql)
+        if target is None:
+            target = f"{self._base}query={quote(sql, safe='')}&"
+            if len(self._targets) < 64:
+                self._targets[sql] = target
+        self._post(target + _query(params), body)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _post(self, target: str, body: bytes) -> bytes:
+        return self._request(target, body).data
+
+    def _request(self, target: str, body: bytes, preload: bool = True) -> urllib3.BaseHTTPResponse:
+        try:
+            response = self._pool.urlopen("POST", target, body=body, headers=self._headers, preload_content=preload)
+        except LocationParseError as error:
+            raise StoreError(f"{self._url} is not the address of a store: {error}") from None
+        except HTTPError as error:
+            raise StoreUnavailable(f"the store at {self._url} cannot be reached: {_reason(error)}") from None
+        if response.status != 200:
+            text = response.data.decode("utf-8", "replace").strip()
+            named = response.headers.get("X-ClickHouse-Exception-Code") or "".join(_CODE.findall(text)[:1])
+            raise StoreError(text or f"HTTP status {response.status} from {self._url}", int(named or 0))
+        return response
+
+
+def _query(params: Mapping[str, Any] | None) -> str:
+    return "&".join(f"param_{name}={quote(text, safe='')}" for name, text in escaped(params).items())
+
+
+def _in_mid_answer(held: bytes, mark: bytes) -> StoreError:
+    text = held[held.index(mark) + len(mark) :].decode("utf-8", "replace").strip()
+    message = text.split("\n__exception__")[0].strip()
+    code = _CODE.findall(message)
+    return StoreError(message, int(code[0]) if code else 0)
+
+
+def _reason(error: HTTPError) -> str:
+    cause = error.args[-1] if error.args else error
+    return re.sub(r"^.*?: ", "", str(cause)) or type(error).__name__

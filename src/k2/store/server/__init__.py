@@ -1,0 +1,69 @@
+"""The embedded store as a service: it owns the engine's directory and speaks ClickHouse's HTTP protocol.
+
+`serve` runs until SIGTERM or SIGINT. On them it stops listening, lets running statements finish (1.5 s at most), and closes
+the engine; nothing that was acknowledged is lost, as nothing is lost by `kill -9`.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvloop
+from aiohttp import web
+
+from k2.config import Config, ConfigError
+from k2.store import Store
+from k2.store.embedded import EmbeddedStore, Engine
+from k2.store.server.app import Server
+
+_log = logging.getLogger("k2.store")
+_GRACE = 1.5
+
+
+def serve(config: Config, prepare: Callable[[Store], None], ready: Callable[[int], None]) -> None:
+    """Open the store, `prepare` it (migrations), listen, call `ready` with the port, serve until told to stop.
+
+    Raises StoreError if the directory cannot be opened or prepared, ConfigError if the address cannot be listened on.
+    """
+    engine = Engine(config.store_dir, config.store.max_memory_mb)
+    try:
+        store = EmbeddedStore(engine)
+        prepare(store)
+        store.close()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(engine, config, ready))
+    finally:
+        engine.close()
+
+
+async def _serve(engine: Engine, config: Config, ready: Callable[[int], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(engine, config.store)
+    runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None, keepalive_timeout=120)
+    await runner.setup()
+    site = web.TCPSite(runner, config.store.host, config.store.port, shutdown_timeout=0, backlog=256)
+    try:
+        await site.start()
+    except OSError as error:
+        await server.drain(0)
+        raise ConfigError(
+            f"cannot listen on {config.store.host}:{config.store.port} ({error.strerror}): "
+            "another store may be running; choose another store.port"
+        ) from None
+    port = int(runner.addresses[0][1])
+    sessions = loop.create_task(server.expire_sessions())
+    _log.info("listening", extra={"host": config.store.host, "port": port})
+    ready(port)
+    await stop.wait()
+    _log.info("stopping")
+    await site.stop()
+    sessions.cancel()
+    with suppress(asyncio.CancelledError):
+        await sessions
+    await server.drain(_GRACE)
+    await runner.cleanup()

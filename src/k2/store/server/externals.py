@@ -1,0 +1,97 @@
+"""Multipart bodies: the query and its parameters as form fields, files as temporary tables (ClickHouse's external data)."""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from typing import IO, NamedTuple
+
+from aiohttp import BodyPartReader, web
+
+from k2.store.embedded import Connection, identifier
+from k2.store.server.bodies import CHUNK
+from k2.store.server.statement import MAX_STATEMENT
+from k2.store.server.status import refusal
+
+_TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+class External(NamedTuple):
+    """A file that a client sent along, and the table it is to be."""
+
+    name: str
+    structure: str
+    format: str
+    file: IO[bytes]
+
+    def load(self, connection: Connection) -> None:
+        """Make it a temporary table of this connection."""
+        connection.run(f"CREATE TEMPORARY TABLE {identifier(self.name)} ({self.structure}) ENGINE = Memory")
+        insert = connection.insert(f"INSERT INTO {identifier(self.name)}", self.format)
+        try:
+            while piece := self.file.read(CHUNK):
+                insert.append(piece)
+        except BaseException:
+            insert.cancel()
+            raise
+        insert.finish()
+
+
+class Form(NamedTuple):
+    """What a multipart body held."""
+
+    fields: dict[str, str]
+    externals: list[External]
+
+
+async def read(request: web.Request) -> Form:
+    """Read a multipart body; files go to disk. Raises StoreError."""
+    fields: dict[str, str] = {}
+    files: dict[str, IO[bytes]] = {}
+    reader = await request.multipart()
+    while (part := await reader.next()) is not None:
+        if not isinstance(part, BodyPartReader) or not part.name:
+            raise refusal(36, "BAD_ARGUMENTS", "A part of the multipart body has no name")
+        if part.filename is None:
+            fields[part.name] = await _field(part)
+        else:
+            files[part.name] = await _file(part)
+    words = {**request.query, **fields}
+    return Form(fields, [_external(name, file, words) for name, file in files.items()])
+
+
+async def _field(part: BodyPartReader) -> str:
+    text = bytearray()
+    while chunk := await part.read_chunk():
+        text += chunk
+        if len(text) > MAX_STATEMENT:
+            raise refusal(229, "QUERY_IS_TOO_LARGE", f"The form field {part.name} is larger than {MAX_STATEMENT} bytes")
+    return part.decode(bytes(text)).decode("utf-8", "surrogateescape")
+
+
+async def _file(part: BodyPartReader) -> IO[bytes]:
+    file = tempfile.TemporaryFile()
+    while chunk := await part.read_chunk(CHUNK):
+        file.write(part.decode(chunk))
+    file.seek(0)
+    return file
+
+
+def _external(name: str, file: IO[bytes], words: Mapping[str, str]) -> External:
+    structure = words.get(f"{name}_structure", "")
+    if not structure and words.get(f"{name}_types"):
+        types = _split(words[f"{name}_types"])
+        structure = ", ".join(f"_{i} {kind}" for i, kind in enumerate(types, 1))
+    if not structure or not _TABLE.match(name):
+        raise refusal(36, "BAD_ARGUMENTS", f"External table {name}: neither {name}_structure nor {name}_types is given")
+    return External(name, structure, words.get(f"{name}_format") or "TabSeparated", file)
+
+
+def _split(types: str) -> list[str]:
+    """Types between the commas that stand outside of brackets."""
+    out, depth, start = [], 0, 0
+    for i, sign in enumerate(types):
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and depth == 0:
+            out.append(types[start:i])
+            start = i + 1
+    return [*out, types[start:]]

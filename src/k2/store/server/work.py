@@ -1,0 +1,133 @@
+"""What worker threads do with the engine: one function a kind of statement. All block."""
+
+import re
+from collections.abc import Sequence
+
+from k2.store import StoreError
+from k2.store.embedded import Answer, Connection, Insert, quoted
+from k2.store.server.connections import Connections, Lease
+from k2.store.server.externals import External
+from k2.store.server.request import Ask
+from k2.store.server.statement import Statement
+
+# Data that may stand behind the statement itself: in lines of JSON a blank line means nothing, and in the engine's eyes it
+# would end the data. Below this size that is the cheapest way in; above, the streaming insert is.
+INLINE = 64 << 10
+_INLINE_FORMATS = frozenset(("JSONEachRow", "JSONCompactEachRow"))
+_INPUT = re.compile(rb"\binput\s*\(", re.IGNORECASE)
+_QUERY_ID = re.compile(r"\bquery_id\s*=\s*('(?:[^'\\]|\\.)*')", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^\w.:-]")
+
+
+def mark(query_id: str) -> str:
+    """A comment that carries the id to `system.processes`: the engine gives every statement an id of its own."""
+    return f"/* {_UNSAFE.sub('_', query_id)} */ "
+
+
+class Work:
+    """Statements, carried out on connections."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def select(self, ask: Ask, statement: Statement, form: str, writer: int, externals: Sequence[External]) -> Answer:
+        """Run a SELECT whose answer goes into the pipe with the file number `writer`."""
+        sql = (
+            mark(ask.query_id).encode()
+            + statement.head
+            + f"\nINTO OUTFILE '/dev/fd/{writer}' TRUNCATE COMPRESSION '{ask.encoding or 'none'}' FORMAT {form}".encode()
+            + statement.tail
+        )
+        return self._on(ask, statement, sql, "TabSeparated", externals)
+
+    def plain(self, ask: Ask, statement: Statement, form: str) -> Answer:
+        """Run a statement whose answer, if any, is small: all but SELECT and INSERT with data."""
+        sql = mark(ask.query_id).encode() + statement.head
+        if statement.format:
+            sql += b" FORMAT " + statement.format.encode() + statement.tail
+        if statement.verb == "KILL":
+            text = sql.decode("utf-8", "surrogateescape")
+            sql = _QUERY_ID.sub(lambda m: f"startsWith(query, {_marked(m[1])})", text).encode(
+                "utf-8", "surrogateescape"
+            )
+        return self._on(ask, statement, sql, form, ())
+
+    def insert(self, ask: Ask, statement: Statement, form: str, data: bytes) -> Answer:
+        """Insert data that are all here."""
+        lines = form in _INLINE_FORMATS and len(data) <= INLINE and data[:1] in (b"{", b"[")
+        if lines and b"\n\n" not in data and b"\r" not in data and not ask.params:
+            sql = mark(ask.query_id).encode() + statement.head + b" FORMAT " + form.encode() + b"\n" + data
+            return self._on(ask, statement, sql, "TabSeparated", ())
+        lease, insert = self.begin(ask, statement, form)
+        return self.finish(lease, insert, data)
+
+    def begin(self, ask: Ask, statement: Statement, form: str) -> tuple[Lease, Insert]:
+        """Begin an insert whose data are still coming."""
+        private = statement._replace(words=statement.words | {b"TEMPORARY"}) if ask.params else statement
+        lease = self._connections.lease(ask, private)
+        try:
+            if ask.params:
+                lease.connection.set({f"param_{name}": value for name, value in ask.params.items()})
+                lease.keep = False
+            head = mark(ask.query_id) + statement.head.decode("utf-8", "surrogateescape")
+            return lease, lease.connection.insert(head, form)
+        except BaseException:
+            self._connections.release(lease)
+            raise
+
+    def finish(self, lease: Lease, insert: Insert, data: bytes = b"") -> Answer:
+        """Give the last data and commit."""
+        try:
+            if data:
+                insert.append(data)
+            return insert.finish()
+        except StoreError:
+            lease.keep = False
+            raise
+        finally:
+            self._connections.release(lease)
+
+    def give_up(self, lease: Lease, insert: Insert) -> None:
+        """End an insert without its data."""
+        lease.keep = False
+        try:
+            insert.cancel()
+        finally:
+            self._connections.release(lease)
+
+    def insert_select(self, ask: Ask, statement: Statement, form: str, reader: int) -> Answer:
+        """Run an INSERT ... SELECT; where it reads `input()`, that is the pipe with the file number `reader`."""
+        source = f"file('/dev/fd/{reader}', '{form}', ".encode()
+        sql = mark(ask.query_id).encode() + _INPUT.sub(lambda _: source, statement.head)
+        return self._on(ask, statement, sql, "TabSeparated", ())
+
+    def kill(self, query_id: str) -> None:
+        """Ask the engine to stop a statement."""
+        connection = self._connections.bare("")
+        try:
+            connection.run(f"KILL QUERY WHERE startsWith(query, {quoted(mark(query_id))}) ASYNC")
+        finally:
+            connection.close()
+
+    def _on(self, ask: Ask, statement: Statement, sql: bytes, form: str, externals: Sequence[External]) -> Answer:
+        if externals:
+            return self._with_tables(ask, sql, form, externals)
+        lease = self._connections.lease(ask, statement)
+        try:
+            return lease.connection.run(sql, form, ask.params)
+        finally:
+            self._connections.release(lease)
+
+    def _with_tables(self, ask: Ask, sql: bytes, form: str, externals: Sequence[External]) -> Answer:
+        connection: Connection = self._connections.bare(ask.database)
+        try:
+            for external in externals:
+                external.load(connection)
+            self._connections.lock(connection, ask)
+            return connection.run(sql, form, ask.params)
+        finally:
+            connection.close()
+
+
+def _marked(literal: str) -> str:
+    return quoted(mark(literal[1:-1]))
