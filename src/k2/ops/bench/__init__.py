@@ -15,7 +15,7 @@ import msgspec
 from k2.ops.bench.lab import Lab
 from k2.ops.report import Check
 
-NAMES = ("feed",)
+NAMES = ("feed", "latency", "throughput", "footprint", "start", "log", "store")
 
 
 class Picture(NamedTuple):

@@ -28,6 +28,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(description="Length of one measured play.")] = 6.0
     rounds: Annotated[int, Meta(description="Plays of each kind at each rate, by turns.")] = 3
     warm_up: Annotated[float, Meta(description="Seconds played before measuring starts.")] = 1.0
+    tick_ms: Annotated[float, Meta(description="Time between two writes of the player.")] = 1.0
 
 
 class Play(msgspec.Struct, frozen=True):
@@ -121,10 +122,10 @@ def _play(
     player.tell({"symbols": len(instruments(Config().instruments_file)["binance"])})
     player.hear(CONNECT_WITHIN)
     warm, frames = max(1, int(parameters.warm_up * rate)), int(parameters.seconds * rate)
-    _sent(player, warm, rate)
+    _sent(player, warm, rate, parameters.tick_ms)
     lab.until(lambda: stored() >= warm, f"{kind} to store {warm:,} frames", every=0.1)
     before = handler.cpu()
-    sent = _sent(player, frames, rate)
+    sent = _sent(player, frames, rate, parameters.tick_ms)
     lab.until(lambda: stored() >= warm + frames, f"{kind} to store {frames:,} frames", every=0.1)
     used = handler.cpu() - before
     return Play(
@@ -137,8 +138,8 @@ def _play(
     )
 
 
-def _sent(player: Process, frames: int, rate: int) -> dict[str, float]:
-    player.tell({"frames": frames, "rate": rate})
+def _sent(player: Process, frames: int, rate: int, tick_ms: float) -> dict[str, float]:
+    player.tell({"frames": frames, "rate": rate, "tick_ms": tick_ms})
     sent: dict[str, float] = player.hear(frames / rate + 20)
     if "error" in sent:
         raise LabError("the handler closed its socket while frames were played; run again with --keep and read its log")

@@ -25,7 +25,7 @@ from k2.ops.bench.samples import Memory, cpu_seconds, memory
 from k2.ops.report import filesystem
 
 READY_WITHIN = 30.0
-STOP_WITHIN = 5.0
+STOP_WITHIN = 8.0
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -172,12 +172,12 @@ class Lab:
 
     def k2(self, config: Config, name: str, arguments: Sequence[str]) -> Process:
         """Start `k2 <arguments>` as the process called `name`."""
-        return self._start(name, ["-m", "k2.ops.child", *arguments], environment(config), config.run_dir, speaks=False)
+        return self._start(name, ["-m", "k2.child", *arguments], environment(config), config.run_dir, speaks=False)
 
-    def partner(self, module: str, *arguments: str) -> Process:
+    def partner(self, module: str, *arguments: str, config: Config | None = None) -> Process:
         """Start one of the benches' own processes: it hears and says JSON lines."""
         name = module.rpartition(".")[2]
-        return self._start(name, ["-m", module, *arguments], environment(self.base), self.folder, speaks=True)
+        return self._start(name, ["-m", module, *arguments], environment(config or self.base), self.folder, speaks=True)
 
     def _start(
         self, name: str, command: Sequence[str], environ: Mapping[str, str], folder: Path, speaks: bool

@@ -1,9 +1,10 @@
 """Plays ready-made Binance trade frames by the clock, over WebSocket on loopback: `python -m k2.ops.bench.player`.
 
 It hears JSON lines on standard input and answers each on standard output:
-`{"frames": n, "rate": r}` plays n frames, r a second, to the client, and answers when the last is handed to the system;
+`{"frames": n, "rate": r, "tick_ms": t}` plays n frames, r a second, what is due every t ms in one write, to the client,
+and answers when the last is handed to the system;
 `{"symbols": n}` is answered when a client has subscribed to so many. Standard input's end ends it. Frames are made
-before they are played, so that playing costs one write a millisecond.
+before they are played, so that playing costs one write a tick.
 """
 
 import asyncio
@@ -15,7 +16,6 @@ import msgspec
 import picows
 import uvloop
 
-TICK = 0.001
 FIRST_ID = 4_000_000_000
 
 
@@ -91,8 +91,10 @@ class Player:
             edges.append(at)
         return b"".join(parts), edges
 
-    async def play(self, frames: int, rate: float) -> dict[str, float]:
-        """Open loop: frame i is due i / rate seconds after the start. Answers how long it took and the worst delay."""
+    async def play(self, frames: int, rate: float, tick: float) -> dict[str, float]:
+        """Open loop: frame i is due i / rate seconds after the start; what is due goes out each `tick` seconds.
+
+        Answers how long it took and the worst delay."""
         if self.transport is None or not self.symbols:
             return {"error": 1}
         data, edges = self.make(frames)
@@ -107,7 +109,7 @@ class Player:
                 late = max(late, elapsed - sent / rate)
                 wire.write(whole[edges[sent] : edges[due]])
                 sent = due
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(tick)
             if wire.is_closing():
                 return {"error": 1}
         return {"frames": frames, "seconds": time.perf_counter() - began, "late_ms": late * 1e3, "bytes": len(data)}
@@ -133,7 +135,7 @@ async def serve() -> None:
     while line := await reader.readline():
         command = json.loads(line)
         if "frames" in command:
-            say(await player.play(command["frames"], command["rate"]))
+            say(await player.play(command["frames"], command["rate"], command["tick_ms"] / 1e3))
         else:
             say(await player.client(command["symbols"]))
     server.close()
