@@ -29,6 +29,7 @@ from k2.core.types import Confirmed, Event, Frame, Hole, Refused, RestRequest, S
 HISTORY = "/api/v3/historicalTrades"
 HISTORY_WEIGHT = 25
 PAGE = 1_000
+SPARE = 100  # asked for beyond the hole: a page may begin before what was asked for, and the next hole is often near
 
 # The assets that Binance trades against; the longest one that ends a name is its quote asset.
 _QUOTE_ASSETS = (
@@ -157,7 +158,7 @@ class Binance:
         ]
 
     def _history(self, hole: Hole, from_id: int) -> RestRequest:
-        limit = min(PAGE, hole.last_id - from_id + 1)
+        limit = min(PAGE, hole.last_id - from_id + 1 + SPARE)
         path = f"{HISTORY}?symbol={hole.native_symbol}&fromId={from_id}&limit={limit}"
         return RestRequest(path, HISTORY_WEIGHT)
 

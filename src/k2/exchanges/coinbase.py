@@ -28,6 +28,7 @@ from k2.core.reading import JSON_ERRORS, MAX_ID, ReadingError, Text, is_amount
 from k2.core.types import Confirmed, Event, Frame, Heartbeat, Hole, Refused, RestRequest, Source, Trade
 
 PAGE = 1_000
+SPARE = 100  # asked for beyond the hole: a page may begin after what was asked for, and the next hole is often near
 
 # Messages of channels that carry no trades one by one.
 _OTHER_TYPES = "ticker snapshot l2update status received open done change activate auction rfq_matches balance"
@@ -146,7 +147,7 @@ class Coinbase:
         ]
 
     def _history(self, hole: Hole, after: int) -> RestRequest:
-        limit = min(PAGE, after - hole.first_id)
+        limit = min(PAGE, after - hole.first_id + SPARE)
         return RestRequest(f"/products/{hole.native_symbol}/trades?after={after}&limit={limit}")
 
     def _message(self, payload: bytes, recv_ts: int) -> list[Event]:
