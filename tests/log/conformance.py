@@ -123,7 +123,9 @@ def test_large_records_and_large_appends_come_back_whole(log: Log) -> None:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    batches=st.lists(st.lists(st.tuples(st.sampled_from(["", "A", "B"]), st.binary(max_size=40)), max_size=6), max_size=8),
+    batches=st.lists(
+        st.lists(st.tuples(st.sampled_from(["", "A", "B"]), st.binary(max_size=40)), max_size=6), max_size=8
+    ),
     max_bytes=st.sampled_from([1, 100, 1 << 20]),
     data=st.data(),
 )

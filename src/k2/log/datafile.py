@@ -8,6 +8,7 @@ of data size (in a branch: the lower bits of a page number), flags (in a branch:
 
 import os
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -123,6 +124,25 @@ class _Reader:
             raise Damaged(f"it ends within page {number} of {self.meta.last_page}")
         return value
 
+    def walk(self, number: int, first: bytes, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """Keys from `first` on and their data, in order."""
+        if depth > _DEEPEST:
+            raise Damaged("its tree leads in a circle")
+        flags, data = self.page(number)
+        places = self.nodes(data)
+        if flags == LEAF:
+            for place in places:
+                _, key, value = self.leaf(data, place)
+                if key >= first:
+                    yield key, value
+            return
+        heads = [_node.unpack_from(data, place) for place in places]
+        keys = [
+            data[place + _NODE_BYTES : place + _NODE_BYTES + head[3]] for place, head in zip(places, heads, strict=True)
+        ]
+        for low, high, upper, _ in heads[bisect_right(keys, first, lo=1) - 1 :]:  # the first key of a branch is unused
+            yield from self.walk(low | high << 16 | upper << 32, first, depth + 1)
+
     def last(self, root: int) -> tuple[bytes, bytes] | None:
         """The last key of a tree and its data."""
         number = root
@@ -186,6 +206,21 @@ def tails(file: Path) -> dict[bytes, tuple[bytes, bytes] | None]:
             for root in (meta.free, meta.root):
                 reader.require_pages(root, os.fstat(fd).st_size)
         return found
+    finally:
+        os.close(fd)
+
+
+def entries(file: Path, tree: bytes, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys of a named tree from `first` on and their data, in order. Raises Damaged.
+
+    The caller holds a read transaction meanwhile: it keeps other processes from using the pages again.
+    """
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        reader = _Reader(fd, read_meta(fd))
+        root = reader.roots().get(tree, _NOWHERE)
+        if root != _NOWHERE:
+            yield from reader.walk(root, first)
     finally:
         os.close(fd)
 

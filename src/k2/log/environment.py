@@ -19,6 +19,7 @@ from k2.log import LogCorrupt, LogError, LogFull
 from k2.log.datafile import Damaged, present, tails
 
 TOUCH_LIMIT = 32 << 20  # bytes read and written before the map is given back
+_ROOM = 256 << 10  # bytes that a commit may take beyond its records, and some
 _STALE_CHECK = 10.0  # seconds between two searches for readers that were killed
 _ATTEMPTS = 8  # readings of a file that another process may be writing
 
@@ -201,6 +202,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def why_unwritten(error: Exception, file: Path, needed: int) -> Exception:
+    """LMDB calls a write that the disk could take only in part an input/output error: ask the disk itself."""
+    if getattr(error, "code", 0) != errno.EIO or not hasattr(os, "posix_fallocate"):
+        return error
+    try:
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), file.stat().st_size, needed + _ROOM)
+    except OSError as refused:
+        return refused
+    return error
 
 
 def explain(error: Exception, folder: Path, doing: str, needed: int = 0) -> LogError:

@@ -76,7 +76,7 @@ class LmdbLog:
             while not self._closed:
                 for pair, which, position in places:
                     waiter.listen(pair.bell)
-                    if pair.end(which) > position:
+                    if pair.readable_end(which) > position:
                         return True
                 left = deadline - time.monotonic()
                 if left <= 0:

@@ -3,16 +3,16 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lmdb
 
 from k2.log import Batch, Entry, LogCorrupt, LogError, OffsetOutOfRange, StreamInfo, block
-from k2.log.datafile import Damaged
+from k2.log.datafile import Damaged, entries
 from k2.log.doorbell import Bell
-from k2.log.environment import Environment, Handles, explain, mend
+from k2.log.environment import Environment, Handles, explain, mend, why_unwritten
 from k2.log.names import RAW, past_the_end
 from k2.log.salvage import whole_runs
 
@@ -108,7 +108,7 @@ class Pair(Environment):
             self.drop_stale_readers(handles)
         except (lmdb.Error, OSError) as error:
             self.renew()
-            raise explain(error, self.folder, "written", size) from error
+            raise explain(why_unwritten(error, self.file, size), self.folder, "written", size) from error
         finally:
             self.release(size + _COMMIT_TOUCHES)
         _tell(tickets, starts)
@@ -156,7 +156,7 @@ class Pair(Environment):
                         break
                     taken += len(value)
                     head, batch = block.batch(self.streams[which], self._seeds[which], key, value)
-                    if head.end > offset:
+                    if head.length and head.end > offset:
                         batches.append(batch if head.offset >= offset else _cut(batch, offset))
         except lmdb.Error as error:
             raise explain(error, self.folder, "read") from error
@@ -206,14 +206,17 @@ class Pair(Environment):
         size = last.total - first.before if last.length else last.before - first.before
         return StreamInfo(self.streams[which], first.offset, last.end, size, last.append_ts)
 
-    def end(self, which: int) -> int:
-        """The next offset of the stream, 0 if it does not exist."""
+    def readable_end(self, which: int) -> int:
+        """The end of the last record, 0 if there is none: less than the next offset where a repair left a hole."""
         handles = self.acquire()
         if handles is None:
             return 0
         try:
             with handles.env.begin(buffers=True) as txn, txn.cursor(handles.trees[which]) as cursor:
-                return block.header(*cursor.item()).end if cursor.last() else 0
+                if not cursor.last():
+                    return 0
+                head = block.header(*cursor.item())
+                return head.end if head.length else head.follows
         except lmdb.Error as error:
             raise explain(error, self.folder, "read") from error
         finally:
@@ -236,7 +239,7 @@ class Pair(Environment):
                     handles.env.reader_check()
                 except (lmdb.Error, OSError) as error:
                     self.renew()
-                    raise explain(error, self.folder, "shortened") from error
+                    raise explain(why_unwritten(error, self.file, 0), self.folder, "shortened") from error
                 finally:
                     self.release(_DELETES * 4096)
         return start
@@ -265,47 +268,40 @@ class Pair(Environment):
 
     def verify(self, which: int) -> int:
         """Read every block; the end of the stream. Raises LogCorrupt with the end of what is whole."""
-        end: int | None = None
-        more = True
+        stream, end, more = self.streams[which], 0, True
         while more:
             handles = self.acquire()
             if handles is None:
                 return 0
             try:
-                with handles.env.begin(buffers=True) as txn, txn.cursor(handles.trees[which]) as cursor:
-                    for head, _ in self._verified(cursor, which, end):
-                        end = head.end
-                    more = bool(cursor.key())
-            except LogCorrupt as error:
-                raise LogCorrupt(f"{error}{mend(error.stream)}", error.stream, error.valid_end) from None
-            except lmdb.Error as error:
-                stream = self.streams[which]
+                with handles.env.begin():  # LMDB leaves what it shows untouched; the bytes are read without it
+                    end, more = self._verify_some(which, end)
+            except Damaged as error:
                 raise LogCorrupt(
-                    f"stream {stream}: after offset {end or 0}: {error}{mend(stream)}", stream, end or 0
-                ) from error
+                    f"stream {stream}: {self.file} is damaged after offset {end}: {error}{mend(stream)}", stream, end
+                ) from None
+            except LogCorrupt as error:
+                raise LogCorrupt(f"{error}{mend(stream)}", stream, error.valid_end) from None
+            except lmdb.Error as error:
+                raise explain(error, self.folder, "read") from error
             finally:
-                self.release(_VERIFIED_AT_ONCE)
-        return end or 0
+                self.release(0)
+        return end
 
-    def _verified(self, cursor: Any, which: int, end: int | None) -> Iterator[tuple[block.Header, Batch]]:
-        """Some blocks from `end` on, each compared with its checksum and with the end of the one before it."""
-        stream = self.streams[which]
-        if not cursor.first():
-            return
-        if end is not None and block.unpack_key(cursor.key()) > end:
-            end = None  # retention went on meanwhile
-        if end is not None and not cursor.set_range(block.pack_key(end)):
-            return
-        taken = 0
-        for key, value in cursor:
+    def _verify_some(self, which: int, end: int) -> tuple[int, bool]:
+        """Compare blocks from `end` on with their checksums and with the end of the one before: (new end, more)."""
+        stream, taken, fresh = self.streams[which], 0, True
+        for key, value in entries(self.file, self.names[which], block.pack_key(end)):
             if taken > _VERIFIED_AT_ONCE:
-                return
-            taken += len(value)
+                return end, True
             head, batch = block.batch(stream, self._seeds[which], key, value)
-            if end is not None and head.follows != end:
+            if end not in (head.follows, head.offset) and not (fresh and key == self._first_key(which)):
                 raise LogCorrupt(f"stream {stream}: records are missing after offset {end}", stream, end)
-            end = head.end
-            yield head, batch
+            taken, fresh, end = taken + len(value), False, batch.end
+        return end, False
+
+    def _first_key(self, which: int) -> bytes:
+        return next(entries(self.file, self.names[which], b""))[0]
 
     def inspect(self, last: Mapping[bytes, tuple[bytes, bytes] | None]) -> None:
         for which, name in enumerate(self.names):

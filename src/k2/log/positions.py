@@ -9,7 +9,7 @@ import lmdb
 
 from k2.log import LogCorrupt, Position
 from k2.log.datafile import Damaged
-from k2.log.environment import Environment, explain
+from k2.log.environment import Environment, explain, mend, why_unwritten
 
 FOLDER = "_consumers"  # no stream has such a name
 _head = struct.Struct("<IxxxxQ")
@@ -35,7 +35,7 @@ class Positions(Environment):
             self.drop_stale_readers(handles)
         except (lmdb.Error, OSError) as error:
             self.renew()
-            raise explain(error, self.folder, "written", size) from error
+            raise explain(why_unwritten(error, self.file, size), self.folder, "written", size) from error
         finally:
             self.release(size + (32 << 10))
 
@@ -56,7 +56,7 @@ class Positions(Environment):
             try:
                 consumer, stream, position = decode(key, value)
             except ValueError as error:
-                raise LogCorrupt(f"{self.folder}: {error}", self.folder.name) from None
+                raise LogCorrupt(f"{self.file}: {error}{mend(FOLDER)}", FOLDER) from None
             found.setdefault(consumer, {})[stream] = position
         return found
 
