@@ -21,6 +21,7 @@ from k2.feed.rest import Answer, Rest, RestError
 
 LOOK_EVERY = 0.05  # s
 RETRIES = (2.0, 8.0)  # s between asking again for what the venue said it does not have: REST may lag behind the feed
+STRETCH = 900  # ids: about a page
 TRIES = 5  # times one page is asked for before another hole gets its turn
 LONGEST_WAIT = 300.0  # s that a Retry-After is honoured for
 
@@ -90,10 +91,21 @@ class Healer:
         self._cases = cases
         return next((hole for hole in holes if now >= cases[_key(hole)].next_at), None)
 
+    def _with_neighbours(self, hole: Hole) -> Hole:
+        """The hole, stretched over the ones that follow closely: one page may fill them all."""
+        near = [
+            other
+            for other in self.sequences.holes()
+            if (other.symbol, other.epoch) == (hole.symbol, hole.epoch)
+            and hole.first_id <= other.first_id <= hole.first_id + STRETCH
+        ]
+        last = max(near, key=lambda other: other.last_id, default=hole)
+        return hole._replace(last_id=last.last_id, after_ts=last.after_ts) if last.last_id > hole.last_id else hole
+
     async def _treat(self, hole: Hole) -> None:
         """One walk through the venue's pages for this hole, and what follows from it."""
         case = self._cases[_key(hole)]
-        conclusive = await self._walk(hole, case)
+        conclusive = await self._walk(self._with_neighbours(hole), case)
         missing = self.sequences.missing(hole)
         if not missing:
             _log.info("%s: healed %d..%d", hole.symbol, hole.first_id, hole.last_id)
