@@ -1,7 +1,9 @@
 """`k2 sim`: the three exchanges on loopback."""
 
+import asyncio
 import csv
 import json
+import signal
 import sys
 import urllib.request
 from pathlib import Path
@@ -113,6 +115,8 @@ def _run(
 
 async def _serve(config: Config, options: Options) -> None:
     simulator = Simulator(config, options)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, simulator.stop)
     await simulator.start()
     click.echo(json.dumps({"ws_port": simulator.ws_port, "rest_port": simulator.rest_port}))
     sys.stdout.flush()

@@ -21,7 +21,7 @@ class CaptureError(Exception):
     """A file is no capture, or not one that can be played; the text names the file, the line and what is wrong."""
 
 
-class Header(msgspec.Struct):
+class Header(msgspec.Struct, omit_defaults=True):
     """The first line. `symbols`: the venue's own names of what the capture holds trades of, if the recorder knew."""
 
     k2_capture: int
@@ -34,7 +34,7 @@ class Recorded(msgspec.Struct, omit_defaults=True):
     """One frame: text in `data`, or bytes that are no UTF-8 in `base64`. `request` is for `rest`: what was asked."""
 
     recv_ts: int
-    kind: str = "ws"
+    kind: str
     data: str | None = None
     base64: str | None = None
     request: str = ""
@@ -115,12 +115,12 @@ def captures(folder: Path) -> list[Capture]:
     return [load(file) for file in files]
 
 
-def instruments(folder: Path) -> dict[str, tuple[str, ...]]:
+def symbols(folder: Path) -> dict[str, tuple[str, ...]]:
     """Exchange to the symbols that its captures hold trades of: what a feed should subscribe to play them all."""
     found: dict[str, dict[str, None]] = {}
     for capture in captures(folder):
         found.setdefault(capture.header.exchange, {}).update(dict.fromkeys(capture.symbols().values()))
-    return {exchange: tuple(symbols) for exchange, symbols in found.items() if symbols}
+    return {exchange: tuple(traded) for exchange, traded in found.items() if traded}
 
 
 def write(file: Path, header: Header, frames: Iterable[Recorded]) -> int:

@@ -8,7 +8,7 @@ what arrives is either right or recognisably wrong.
 
 import heapq
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -96,6 +96,10 @@ class Fault(msgspec.Struct, kw_only=True):
     played: int = 0
 
     @property
+    def spent(self) -> bool:
+        return self.order.count is not None and self.played >= self.order.count
+
+    @property
     def amount(self) -> float:
         given = self.order.amount
         return DEFAULT_AMOUNT.get(self.order.fault, 0) if given is None else given
@@ -181,23 +185,24 @@ class Faults:
 
     def find(self, exchange: str, fault: str, symbol: str | None = None) -> Fault | None:
         """A standing fault of this name, without playing it. Faults ordered for another symbol do not count."""
+        return next(self._matching(exchange, fault, symbol), None)
+
+    def _matching(self, exchange: str, fault: str, symbol: str | None) -> Iterator[Fault]:
         for one in self.standing:
             order = one.order
-            if order.fault == fault and order.exchange == exchange and order.symbol in (None, symbol):
-                return one
-        return None
+            if order.fault == fault and order.exchange == exchange and order.symbol in (None, symbol) and not one.spent:
+                yield one
 
     def strike(self, exchange: str, fault: str, symbol: str | None = None) -> Fault | None:
         """The fault if it strikes now; counted."""
-        one = self.find(exchange, fault, symbol)
-        return one if one is not None and self.hit(one, symbol) else None
+        return next((one for one in self._matching(exchange, fault, symbol) if self.hit(one, symbol)), None)
 
     def hit(self, one: Fault, symbol: str | None) -> bool:
         """Whether this standing fault strikes something of `symbol` now; counted if it does."""
         order = one.order
         if order.symbol is not None and order.symbol != symbol:
             return False
-        if order.count is not None and one.played >= order.count:
+        if one.spent:
             return False
         if order.probability < 1 and self.rng.random() >= order.probability:
             return False

@@ -43,6 +43,7 @@ class Market:
         self.shaper = Shaper(venue.name, faults)
         self.made = 0
         self.sent_frames = 0
+        self._counted = 0
         self.now_ns = 0
         self.every: frozenset[str] = frozenset()
         self._tapes: dict[str, Tape] = {}
@@ -100,10 +101,10 @@ class Market:
             self._tapes[instrument.native].append(b"".join(instrument.pending))
             instrument.pending.clear()
         self._dirty.clear()
-        symbols, frames = self._symbols, self._frames
-        if symbols:
+        if self._symbols or self.shaper.pending():
+            symbols, frames = self._symbols, self._frames
             self._symbols, self._frames = [], []
-        self.send(symbols, frames)
+            self.send(symbols, frames)
 
     def send(self, symbols: list[str], frames: list[bytes]) -> None:
         """Frames to everybody who subscribed their symbols, as the faults leave them."""
@@ -170,8 +171,8 @@ class Market:
 
     def count_trades(self) -> None:
         """Bring the metric up to date."""
-        counter = SIM_TRADES.labels(self.venue.name)
-        counter.inc(self.made - counter._value.get())
+        SIM_TRADES.labels(self.venue.name).inc(self.made - self._counted)
+        self._counted = self.made
 
     def close(self) -> None:
         self.flush()
@@ -195,9 +196,10 @@ class Market:
         tape = self._tapes[instrument.native]
         return self._page(instrument, tape.index_of(trade_id) - self._overlap(instrument), limit)
 
-    def before_id(self, instrument: Instrument, trade_id: int, limit: int) -> list[Made]:
+    def before_id(self, instrument: Instrument, trade_id: int | None, limit: int) -> list[Made]:
         tape = self._tapes[instrument.native]
-        end = min(tape.count, tape.index_of(trade_id) + self._overlap(instrument))
+        index = tape.count if trade_id is None else tape.index_of(trade_id)
+        end = min(tape.count, index + self._overlap(instrument))
         return self._page(instrument, end - limit, min(limit, end))
 
     def after_time(self, instrument: Instrument, exchange_ts: int, limit: int) -> list[Made]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import ssl
 import time
 from collections.abc import Mapping
@@ -28,8 +27,8 @@ from k2.sim.venues.kraken import Kraken
 
 log = logging.getLogger("k2.sim")
 VENUES: tuple[type[Venue], ...] = (Binance, Coinbase, Kraken)
-SHORTEST_TICK, BUSY_TICK = 0.001, 0.004  # s between two sends; the longer one from BUSY_RATE trades/s on
-BUSY_RATE = 5_000
+SHORTEST_TICK, BUSY_TICK = 0.001, 0.004  # s between two sends: the higher the rate, the longer
+TICK_BY_RATE = 2e-6  # s for each trade a second
 LONGEST_TICK = 0.05
 AT_ONCE = 4_000  # trades made before others get a turn
 BEHIND_AT_MOST = (
@@ -130,10 +129,7 @@ class Simulator:
         part.replace(file)
 
     async def run(self) -> None:
-        """Trade until `stop`, SIGTERM or SIGINT. Raises OSError if the truth cannot be written."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+        """Trade until `stop`. Raises OSError if the truth cannot be written, CaptureError if a capture is broken."""
         work = [asyncio.create_task(one) for one in (self._keep_house(), *(player.play() for player in self.players))]
         if not self.players:
             work.append(asyncio.create_task(self._trade()))
@@ -176,7 +172,7 @@ class Simulator:
             if self._arrivals.next <= now:
                 await asyncio.sleep(0)
                 continue
-            tick = BUSY_TICK if self._arrivals.rate >= BUSY_RATE else SHORTEST_TICK
+            tick = min(BUSY_TICK, max(SHORTEST_TICK, self._arrivals.rate * TICK_BY_RATE))
             await asyncio.sleep(min(LONGEST_TICK, max(tick, (self._arrivals.next - self.now_ns()) / 1e9)))
         log.info("all trades made", extra={"made": self.made})
 

@@ -44,13 +44,13 @@ class Book(Protocol):
         """Whether the venue refuses subscriptions to this symbol at present."""
 
     def latest(self, instrument: Instrument, limit: int) -> list[Made]:
-        """The newest trades, oldest first."""
+        """The newest trades, oldest first, for the socket: no REST fault touches them."""
 
     def from_id(self, instrument: Instrument, trade_id: int, limit: int) -> list[Made]:
         """Trades with this id or higher, ascending."""
 
-    def before_id(self, instrument: Instrument, trade_id: int, limit: int) -> list[Made]:
-        """The newest trades below this id, oldest first."""
+    def before_id(self, instrument: Instrument, trade_id: int | None, limit: int) -> list[Made]:
+        """The newest trades below this id (all, if None), oldest first."""
 
     def after_time(self, instrument: Instrument, exchange_ts: int, limit: int) -> list[Made]:
         """Trades later than this time, ascending."""

@@ -162,7 +162,11 @@ class Binance:
         limit, from_id = bounded(query.get("limit"), 500, 1000), query.get("fromId")
         if limit is None or (from_id is not None and not from_id.isdigit()):
             return Answer(_encode({"code": -1100, "msg": "Illegal characters found in a parameter."}), 400)
-        rows = book.latest(instrument, limit) if from_id is None else book.from_id(instrument, int(from_id), limit)
+        rows = (
+            book.before_id(instrument, None, limit)
+            if from_id is None
+            else book.from_id(instrument, int(from_id), limit)
+        )
         return Answer(b"[" + b",".join(_row(made) for made in rows) + b"]")
 
     def _exchange_info(self, book: Book) -> bytes:

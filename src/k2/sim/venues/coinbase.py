@@ -178,7 +178,7 @@ def _trades(instrument: Instrument, query: Mapping[str, str], book: Book) -> Ans
     limit, after, before = bounded(query.get("limit"), 1000, 1000), query.get("after"), query.get("before")
     if limit is None or not (after or "0").isdigit() or not (before or "0").isdigit():
         return Answer(b'{"message":"invalid limit, after or before"}', 400)
-    rows = book.latest(instrument, limit) if after is None else book.before_id(instrument, int(after), limit)
+    rows = book.before_id(instrument, None if after is None else int(after), limit)
     if before is not None:
         rows = [made for made in rows if made.trade_id > int(before)]
     rows.reverse()  # newest first

@@ -179,7 +179,7 @@ class Kraken:
         if count is None or (since is not None and not since.isdigit()):
             return Answer(b'{"error":["EGeneral:Invalid arguments"]}')
         if since is None:
-            rows = book.latest(instrument, count)
+            rows = book.before_id(instrument, None, count)
         else:
             moment = int(since) * (1_000_000_000 if len(since) <= 10 else 1)  # seconds are understood as well
             rows = book.after_time(instrument, moment, count)
