@@ -110,7 +110,7 @@ class Player:
                 wire.write(whole[edges[sent] : edges[due]])
                 sent = due
             await asyncio.sleep(tick)
-            if wire.is_closing():
+            if sent < frames and wire.is_closing():
                 return {"error": 1}
         return {"frames": frames, "seconds": time.perf_counter() - began, "late_ms": late * 1e3, "bytes": len(data)}
 

@@ -19,29 +19,30 @@ from k2.ops.report import equal
 from k2.store import Store
 from k2.wire import open_store
 
-DAYS = 7
+FIRST_DAY, DAY = 1_767_225_600, 86_400  # 2026-01-01 UTC, in seconds
 CANDLES = (
     "INSERT INTO k2.ohlcv_1m_base (exchange, symbol, window_start, open, high, low, close, volume, quote_volume, "
     "buy_volume, trade_count, first_epoch, first_trade_id, last_epoch, last_trade_id, apart, generation) "
     f"SELECT 'binance', {list(SYMBOLS)}[number % {len(SYMBOLS)} + 1], "
-    f"toDateTime(1767225600 + intDiv(number, {len(SYMBOLS)}) * 60, 'UTC'), 61000.5, 61010.25, 60990.75, 61001.5, 12.5, "
-    "762518.75, 6.25, 60, 0, number * 60 + 1, 0, number * 60 + 60, 0, 1 "
-    f"FROM numbers({DAYS * 1440 * len(SYMBOLS)})"
+    f"toDateTime({FIRST_DAY} + intDiv(number, {len(SYMBOLS)}) * 60, 'UTC'), 61000.5, 61010.25, 60990.75, 61001.5, "
+    "12.5, 762518.75, 6.25, 60, 0, number * 60 + 1, 0, number * 60 + 60, 0, 1 FROM numbers(%d)"
 )
 ONE_DAY = (
     "SELECT window_start, open, high, low, close, volume, vwap, trade_count, complete FROM k2.ohlcv_1m "
-    "WHERE exchange = 'binance' AND symbol = 'BTC-USDT' AND window_start >= toDateTime(1767398400, 'UTC') "
-    "AND window_start < toDateTime(1767484800, 'UTC') ORDER BY window_start"
+    "WHERE exchange = 'binance' AND symbol = 'BTC-USDT' AND window_start >= toDateTime(%d, 'UTC') "
+    "AND window_start < toDateTime(%d, 'UTC') ORDER BY window_start"
 )
-SMALL_ROWS, LARGE_ROWS = 10, 100_000
+SMALL_ROWS = 10
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: Annotated[int, Meta(description="Turns of each kind.")] = 5
     selects: Annotated[int, Meta(description="`SELECT 1` a turn.")] = 200
     inserts: Annotated[int, Meta(description=f"Inserts of {SMALL_ROWS} rows a turn.")] = 100
-    large_inserts: Annotated[int, Meta(description=f"Inserts of {LARGE_ROWS:,} rows a turn.")] = 2
+    large_inserts: Annotated[int, Meta(description="Large inserts a turn.")] = 2
+    large_rows: Annotated[int, Meta(description="Rows of a large insert.")] = 100_000
     candles: Annotated[int, Meta(description="Queries of one day's candles of one symbol a turn.")] = 20
+    days: Annotated[int, Meta(description="Days of candles that the store holds.")] = 7
 
 
 class Job(NamedTuple):
@@ -64,17 +65,14 @@ def run(lab: Lab, parameters: Parameters) -> Outcome:
     floor.tell({"migrate": True})
     floor.hear(60)
     try:
-        _prepare(store, floor)
+        _prepare(store, floor, parameters)
+        last_day = FIRST_DAY + (parameters.days - 1) * DAY
+        large = parameters.large_rows
         jobs = (
             Job("SELECT 1", "SELECT 1", parameters.selects),
             Job(f"insert {SMALL_ROWS} rows, Memory", "INSERT INTO bench.tail", parameters.inserts, SMALL_ROWS),
-            Job(
-                f"insert {LARGE_ROWS:,} rows, MergeTree",
-                "INSERT INTO bench.silver",
-                parameters.large_inserts,
-                LARGE_ROWS,
-            ),
-            Job("one day's candles of one symbol", ONE_DAY, parameters.candles),
+            Job(f"insert {large:,} rows, MergeTree", "INSERT INTO bench.silver", parameters.large_inserts, large),
+            Job("one day's candles of one symbol", ONE_DAY % (last_day, last_day + DAY), parameters.candles),
         )
         taken = {job: _turns(lab, store, floor, job, parameters.rounds) for job in jobs}
         counts = {side: _rows(side, store, floor) for side in ("store", "floor")}
@@ -85,7 +83,7 @@ def run(lab: Lab, parameters: Parameters) -> Outcome:
     columns_ = ("statement", "p50 ms", "p99 ms", "chDB p50", "chDB p99", "ratio", "adds ms")
     cells = [[r["statement"], r["http_ms"]["p50"], r["http_ms"]["p99"], r["chdb_ms"]["p50"], r["chdb_ms"]["p99"],
               r["ratio"], r["adds_ms"]] for r in rows]  # fmt: skip
-    wanted = parameters.rounds * (parameters.inserts * SMALL_ROWS + parameters.large_inserts * LARGE_ROWS)
+    wanted = parameters.rounds * (parameters.inserts * SMALL_ROWS + parameters.large_inserts * large)
     checks = [equal(f"rows that arrived: {side}", count, wanted) for side, count in counts.items()]
     raw = {
         f"{job.title}: {kind} s": samples
@@ -97,12 +95,12 @@ def run(lab: Lab, parameters: Parameters) -> Outcome:
     )
 
 
-def _prepare(store: Store, floor: Process) -> None:
+def _prepare(store: Store, floor: Process, parameters: Parameters) -> None:
     statements = (
         "CREATE DATABASE bench",
         columns("bench.tail") + " ENGINE = Memory",
         columns("bench.silver") + " ENGINE = MergeTree ORDER BY (exchange, symbol, trade_id)",
-        CANDLES,
+        CANDLES % (parameters.days * 1440 * len(SYMBOLS)),
     )
     for sql in statements:
         store.execute(sql)

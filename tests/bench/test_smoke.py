@@ -1,0 +1,78 @@
+"""Each bench end to end, with tiny parameters: structure and counts, never timings."""
+
+import msgspec
+import pytest
+
+from k2.config import Config
+from k2.ops.bench import find
+from k2.ops.bench.lab import Lab
+
+
+def measure(name, tmp_path, **parameters):
+    bench = find(name)
+    with Lab(Config(), print, tmp_path) as lab:
+        outcome = bench.run(lab, bench.Parameters(**parameters))
+    msgspec.json.encode([outcome.results, outcome.raw])
+    assert not list(tmp_path.iterdir())
+    for picture in outcome.pictures:
+        assert all(len(row) == len(picture.columns) for row in picture.rows)
+    return outcome.results, {check.name: check for check in outcome.checks}
+
+
+def test_log(tmp_path):
+    results, checks = measure("log", tmp_path, batches=(1, 10), seconds=0.05, rounds=2, wake_ups=20, pause_ms=1.0)
+    assert [row["batch"] for row in results["appends"]] == [1, 10]
+    assert results["seen_after_append_ms"]["count"] == 20
+    assert checks["records appended and not read back"].ok
+
+
+def test_feed(tmp_path):
+    results, checks = measure("feed", tmp_path, rates=(1000,), seconds=0.3, rounds=1, warm_up=0.1)
+    assert [play["kind"] for play in results["plays"]] == ["k2", "floor"]
+    assert results["rates"][0]["rate"] == 1000
+    assert checks["frames lost"].ok
+
+
+def test_store(tmp_path):
+    results, checks = measure(
+        "store", tmp_path, rounds=1, selects=2, inserts=2, large_inserts=1, large_rows=1000, candles=1, days=1
+    )
+    assert len(results["statements"]) == 4
+    assert all(check.ok for check in checks.values())
+
+
+@pytest.mark.slow
+def test_latency(tmp_path):
+    results, checks = measure(
+        "latency", tmp_path, rates=(200,), seconds=2.0, warm_up=1.0, reader_rate=100, floor_inserts=5
+    )
+    assert results["series"][0]["trades"] > 100
+    assert checks["trades not counted at 200 trades/s"].ok
+    assert checks["answers that lacked a trade already called visible"].ok
+    assert results["reader"]["candle_ms"]["count"] > 0
+
+
+@pytest.mark.slow
+def test_throughput(tmp_path):
+    results, checks = measure(
+        "throughput", tmp_path, rate=2000, seconds=2.0, warm_up=1.0, floor_rows=1000, floor_inserts=1, floor_seconds=0.1
+    )
+    assert results["trades"] > 1000
+    assert checks["trades lost"].ok
+    assert checks["trades twice"].ok
+    assert checks["frames of the log that are not in bronze_frames"].ok
+
+
+@pytest.mark.slow
+def test_footprint(tmp_path):
+    results, _ = measure("footprint", tmp_path, rate=100.0, seconds=2.0, warm_up=1.0, idle_seconds=2.0, settle=1.0)
+    names = [process["process"] for process in results["work"]["processes"]]
+    assert "sim" not in names
+    assert {"store", "loader", "supervisor", "feed-handler-kraken"} <= set(names)
+    assert results["made_per_s"] > 50
+
+
+@pytest.mark.slow
+def test_start(tmp_path):
+    results, _ = measure("start", tmp_path, rounds=1)
+    assert len(results["starts_s"]) == 1
