@@ -110,6 +110,24 @@ def test_a_restarted_counter_is_a_new_epoch() -> None:
     assert sequences.observe(trade(5, young + 3)).gaps[0].epoch == 1
 
 
+def test_what_a_restarted_counter_gave_before_it_was_noticed_is_missing_until_rest_brings_it() -> None:
+    sequences = Sequences("kraken")
+    feed(sequences, [5_000])
+    newest = 50_000 * SECOND
+    early = trade(1, newest + SECOND // 2)
+    assert sequences.observe(early).verdict is Verdict.STALE  # too soon to tell from an old trade sent again
+    began, opened = sequences.observe(trade(3, newest + 2 * SECOND)).gaps
+    assert (began.first_id, began.state, began.epoch) == (1, "epoch", 1)
+    assert (opened.first_id, opened.last_id, opened.state, opened.epoch) == (1, 2, "open", 1)
+    again = Sequences.load("kraken", sequences.dump())
+    old = trade(1, newest - SECOND, source="backfill")
+    assert again.observe(old).verdict is Verdict.STALE  # the old epoch's trade 1, as REST may still tell it
+    assert again.observe(trade(1, newest + SECOND // 2, source="backfill")) == (Verdict.NEW, 1, ())
+    (healed,) = again.observe(trade(2, newest + SECOND, source="backfill")).gaps
+    assert (healed.first_id, healed.state) == (1, "healed")
+    assert again.holes() == []
+
+
 @pytest.mark.parametrize(
     ("number", "late_s", "source"),
     [

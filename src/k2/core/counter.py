@@ -62,23 +62,28 @@ class CounterState(msgspec.Struct):
     began_ts: int
     began_recv_ts: int
     missing: list[Missing]
+    first_id: int
+    after_ts: int = 0
 
 
 class Counter:
     """The ids of one symbol in its current epoch.
 
     `head` is the highest id known to exist: seen, or announced by a heartbeat. `missing` holds the gaps up to it, by
-    `first_id`, disjoint; an id that is neither in `present` nor in a gap was never claimed (before the start).
+    `first_id`, disjoint; ids below `self.first_id` were never claimed: the first trade seen begins the capture, but a
+    restarted counter begins with 1, seen or not. `after_ts`: the epoch before had a trade at that time.
     """
 
     __slots__ = (
         "_accepted",
         "_next_id",
         "_present",
+        "after_ts",
         "began_recv_ts",
         "began_ts",
         "epoch",
         "exchange",
+        "first_id",
         "head",
         "last_ts",
         "missing",
@@ -98,6 +103,8 @@ class Counter:
         self.began_ts = state.began_ts
         self.began_recv_ts = state.began_recv_ts
         self.missing = state.missing
+        self.first_id = state.first_id
+        self.after_ts = state.after_ts
         self._present = Islands.from_list(state.present)
         self._accepted = Observation(Verdict.NEW, self.epoch)
         self._next_id = self.head + 1 if self._present.last == self.head else 0
@@ -114,6 +121,8 @@ class Counter:
             self.began_ts,
             self.began_recv_ts,
             self.missing,
+            self.first_id,
+            self.after_ts,
         )
 
     def observe(self, trade: Trade) -> Observation:
@@ -132,7 +141,7 @@ class Counter:
             if self._restarted(trade):
                 return self._new_epoch(trade)
             return Observation(Verdict.STALE if number < self.first_id else Verdict.DUPLICATE, self.epoch)
-        if self.epoch and ts < self.began_ts and number > self.last_id + EPOCH_IDS:  # left over from the old epoch
+        if self.epoch and self._left_over(trade):
             return Observation(Verdict.STALE, self.epoch)
         return Observation(Verdict.NEW, self.epoch, self._ahead(trade) if number > self.head else self._late(trade))
 
@@ -143,10 +152,6 @@ class Counter:
         gap = Missing(self.head + 1, last_id, last_id - self.head, self.last_ts, 0, recv_ts)
         self.head, self._next_id = last_id, 0
         return (self._open(gap, "a heartbeat announced a later trade", recv_ts),)
-
-    @property
-    def first_id(self) -> int:
-        return self._present.first or 0
 
     @property
     def last_id(self) -> int:
@@ -199,15 +204,27 @@ class Counter:
             and trade.exchange_ts > self.newest_ts + EPOCH_NS
         )
 
+    def _left_over(self, trade: Trade) -> bool:
+        """Whether it belongs to the epoch before, sent late or still told by REST."""
+        if trade.source == "backfill":
+            return trade.exchange_ts < self.after_ts
+        return trade.exchange_ts < self.began_ts and trade.trade_id > self.last_id + EPOCH_IDS
+
     def _new_epoch(self, trade: Trade) -> Observation:
+        """The restarted counter begins with 1: what of it came before this trade is missing."""
         at = trade.recv_ts
         given_up = []
         for gap in self.missing:
             gap.state, gap.reason, gap.event_ts = "unavailable", "the venue restarted its trade ids", at
             given_up.append(self.event(gap))
         state = first_state(trade, max(trade.epoch, self.epoch + 1))
+        state.first_id, state.after_ts = min(1, trade.trade_id), self.newest_ts
         self.__init__(self.exchange, state)  # type: ignore[misc]
-        return Observation(Verdict.NEW, self.epoch, (*given_up, self.start_event()))
+        if trade.trade_id <= 1:
+            return Observation(Verdict.NEW, self.epoch, (*given_up, self.start_event()))
+        before = Missing(1, trade.trade_id - 1, trade.trade_id - 1, state.after_ts, trade.exchange_ts, at)
+        opened = self._open(before, "the restarted counter was not seen from 1", at)
+        return Observation(Verdict.NEW, self.epoch, (*given_up, self.start_event(), opened))
 
     def _ahead(self, trade: Trade) -> tuple[Gap, ...]:
         number, at = trade.trade_id, trade.recv_ts
@@ -289,5 +306,5 @@ def _first_id(gap: Missing) -> int:
 def first_state(trade: Trade, epoch: int) -> CounterState:
     number, ts = trade.trade_id, trade.exchange_ts
     return CounterState(
-        trade.symbol, trade.native_symbol, epoch, [(number, number)], number, ts, ts, ts, trade.recv_ts, []
+        trade.symbol, trade.native_symbol, epoch, [(number, number)], number, ts, ts, ts, trade.recv_ts, [], number
     )
