@@ -1,5 +1,7 @@
 """From frames to records: what the trade stream and the gap ledger say about any delivery of the same trades."""
 
+import itertools
+
 from feed_kit import frame, page_frame, trade_frame
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +69,7 @@ def test_where_the_frames_are_split_does_not_matter(delivered: list[int], cuts: 
     whole = decoder().run(frames)
     edges = [0, *sorted(min(cut, len(frames)) for cut in cuts), len(frames)]
     tracker = decoder()
-    parts = [tracker.run(frames[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [tracker.run(frames[a:b]) for a, b in itertools.pairwise(edges)]
     assert [value for part in parts for value in part.values] == whole.values
     assert [gap for part in parts for gap in part.gaps] == whole.gaps
 
