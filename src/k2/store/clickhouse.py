@@ -46,7 +46,7 @@ class ClickHouseStore:
         return decoded(self._post(self._base + _query(params), asking(sql).encode()))
 
     def stream(self, sql: str, fmt: str, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
-        """The answer in a ClickHouse format. Raises StoreError also in mid-answer, StoreUnavailable if it breaks off."""
+        """The answer in a ClickHouse format. Also in mid-answer: StoreError, or StoreUnavailable if it breaks off."""
         target = f"{self._base}default_format={quote(fmt, safe='')}&{_query(params)}"
         response = self._request(target, sql.encode(), preload=False)
         tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()

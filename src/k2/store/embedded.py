@@ -148,7 +148,8 @@ def _lock(file: Path) -> int:
         holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(handle)
         raise StoreUnavailable(
-            f"the store in {file.parent} is already open in process {holder}: stop it, or choose another folder with --data"
+            f"the store in {file.parent} is already open in process {holder}: "
+            "stop that one, or choose another folder with --data"
         ) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
@@ -160,7 +161,7 @@ class Connection:
 
     def __init__(self, address: str) -> None:
         try:
-            self._chdb = chdb.connect(address)
+            self._chdb: Any = chdb.connect(address)
         except _RAISED as caught:
             raise error(caught) from None
 
@@ -185,7 +186,7 @@ class Connection:
             raise error(caught) from None
 
     def stream(self, sql: str, fmt: str, params: Mapping[str, str] | None = None) -> Iterator[bytes]:
-        """A SELECT's answer block by block. Only for formats without a frame around the rows (TSV, JSONEachRow, Native)."""
+        """A SELECT's answer block by block: for formats without a frame around the rows (TSV, JSONEachRow, Native)."""
         try:
             with self._chdb.send_query(sql, fmt, params=dict(params or {})) as result:
                 for chunk in result:

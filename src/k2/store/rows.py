@@ -31,7 +31,7 @@ def decoded(body: bytes) -> list[tuple[Any, ...]]:
 
 
 def escaped(params: Mapping[str, Any] | None) -> dict[str, str]:
-    """Query parameters as the texts that fill `{name:Type}`: text itself escaped once, lists as ClickHouse array literals."""
+    """Query parameters as the texts that fill `{name:Type}`: text in its escaped form, lists as array literals."""
     return {name: _outer(value) for name, value in (params or {}).items()}
 
 
@@ -40,7 +40,7 @@ def _outer(value: Any) -> str:
         return "\\N"
     if isinstance(value, str):
         return value.translate(_ESCAPES)
-    return _literal(value).translate(_ESCAPES) if isinstance(value, (list, tuple, dict)) else _literal(value)
+    return _literal(value)
 
 
 def _literal(value: Any) -> str:

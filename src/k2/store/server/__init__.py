@@ -1,7 +1,7 @@
 """The embedded store as a service: it owns the engine's directory and speaks ClickHouse's HTTP protocol.
 
-`serve` runs until SIGTERM or SIGINT. On them it stops listening, lets running statements finish (1.5 s at most), and closes
-the engine; nothing that was acknowledged is lost, as nothing is lost by `kill -9`.
+`serve` runs until SIGTERM or SIGINT. On them it stops listening, lets running statements finish (1.5 s at most), and
+closes the engine; nothing that was acknowledged is lost, as nothing is lost by `kill -9`.
 """
 
 import asyncio
@@ -44,7 +44,9 @@ async def _serve(engine: Engine, config: Config, ready: Callable[[int], None]) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     server = Server(engine, config.store)
-    runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None, keepalive_timeout=120)
+    runner = web.AppRunner(
+        server.application(), handler_cancellation=True, access_log=None, keepalive_timeout=120, auto_decompress=False
+    )
     await runner.setup()
     site = web.TCPSite(runner, config.store.host, config.store.port, shutdown_timeout=0, backlog=256)
     try:

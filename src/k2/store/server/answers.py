@@ -1,7 +1,7 @@
 """Answers: from the engine through a pipe to the client, in bounded memory, with ClickHouse's headers.
 
-The engine writes a SELECT's answer in any format, already compressed, into a pipe (`INTO OUTFILE`), and stops when nobody
-reads. Up to `WHOLE` bytes are held before the first is sent, so that an early failure is still a clean HTTP error.
+The engine writes a SELECT's answer in any format, already compressed, into a pipe (`INTO OUTFILE`), and waits when
+nobody reads. Up to `WHOLE` bytes are held before the first is sent, so that an early failure is a clean HTTP error.
 """
 
 import asyncio
@@ -68,7 +68,8 @@ def summary(answer: Answer, elapsed: float) -> str:
     return (
         f'{{"read_rows":"{answer.read_rows}","read_bytes":"{answer.read_bytes}","written_rows":"{answer.written_rows}",'
         f'"written_bytes":"{answer.written_bytes}","total_rows_to_read":"{answer.read_rows}",'
-        f'"result_rows":"{answer.result_rows}","result_bytes":"{len(answer.body)}","elapsed_ns":"{int(elapsed * 1e9)}"}}'
+        f'"result_rows":"{answer.result_rows}","result_bytes":"{len(answer.body)}",'
+        f'"elapsed_ns":"{int(elapsed * 1e9)}"}}'
     )
 
 
@@ -99,10 +100,10 @@ class Pipe:
         while True:
             with suppress(BlockingIOError):
                 return os.read(self._reader, _READ)
-            ready = self._loop.create_future()
-            self._loop.add_reader(self._reader, lambda: ready.done() or ready.set_result(None))
+            ready = asyncio.Event()
+            self._loop.add_reader(self._reader, ready.set)
             try:
-                await ready
+                await ready.wait()
             finally:
                 self._loop.remove_reader(self._reader)
 
@@ -117,7 +118,8 @@ class Pipe:
 
 async def held(pipe: Pipe) -> tuple[list[bytes], bool]:
     """The beginning of an answer, and whether that is all of it."""
-    chunks, size = [], 0
+    chunks: list[bytes] = []
+    size = 0
     while size < WHOLE:
         chunk = await pipe.read()
         if not chunk:
@@ -129,13 +131,18 @@ async def held(pipe: Pipe) -> tuple[list[bytes], bool]:
 
 async def spooled(pipe: Pipe, chunks: list[bytes]) -> IO[bytes]:
     """The whole of a large answer, on disk (`wait_end_of_query=1`)."""
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     for chunk in chunks:
         file.write(chunk)
     while chunk := await pipe.read():
         await asyncio.to_thread(file.write, chunk)
     file.seek(0)
     return file
+
+
+def whole(ask: Ask, body: bytes, headers: dict[str, str]) -> web.Response:
+    """An answer that is all here."""
+    return web.Response(body=pack(body) if ask.native_frames else body, headers=headers)
 
 
 class Stream:
@@ -159,7 +166,7 @@ class Stream:
         return self._response
 
     async def break_off(self, error: StoreError) -> web.StreamResponse:
-        """Tell a client in mid-answer that it failed: the exception's text between marks, then a body without its end."""
+        """Tell a client in mid-answer that it failed: the exception between marks, then a body without its end."""
         text = f"{error}\n"
         block = f"\r\n__exception__\r\n{self._tag}\r\n{text}{len(text.encode())} {self._tag}\r\n__exception__\r\n"
         with suppress(ConnectionError):

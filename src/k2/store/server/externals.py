@@ -1,4 +1,4 @@
-"""Multipart bodies: the query and its parameters as form fields, files as temporary tables (ClickHouse's external data)."""
+"""Multipart bodies: the query and its parameters as form fields, files as temporary tables (external data)."""
 
 import re
 import tempfile
@@ -69,7 +69,7 @@ async def _field(part: BodyPartReader) -> str:
 
 
 async def _file(part: BodyPartReader) -> IO[bytes]:
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives until the statement is over
     while chunk := await part.read_chunk(CHUNK):
         file.write(part.decode(chunk))
     file.seek(0)

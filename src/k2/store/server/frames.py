@@ -1,13 +1,16 @@
 """ClickHouse's own compressed frames: what `compress=1` and `decompress=1` mean.
 
-A frame is 16 bytes of CityHash128 (version 1.0.2), a method byte, the frame's length from the method byte on, the length of the data,
-both little-endian 32 bit, then the data: LZ4 block (0x82), ZSTD (0x90) or as they are (0x02).
+A frame is 16 bytes of CityHash128 (version 1.0.2), a method byte, the frame's length from the method byte on and the
+length of its data (both 32 bit, little-endian), then the data: an LZ4 block (0x82), ZSTD (0x90), or as they are (0x02).
 """
 
 import struct
 from collections.abc import Callable
 
+import lz4.block
+
 from k2.store.server.cityhash import cityhash128
+from k2.store.server.codecs import zstd_decompressor
 from k2.store.server.status import refusal
 
 _HEAD = struct.Struct("<BII")
@@ -60,23 +63,17 @@ def _stored(body: bytes, size: int) -> bytes:
 
 
 def _lz4(body: bytes, size: int) -> bytes:
-    import lz4.block
-
     try:
         return bytes(lz4.block.decompress(body, uncompressed_size=size))
     except lz4.block.LZ4BlockError as caught:
         raise refusal(271, "CANNOT_DECOMPRESS", f"Cannot decompress an LZ4 frame: {caught}") from None
 
 
-def _zstd(body: bytes, size: int) -> bytes:
+def _zstd(body: bytes, _: int) -> bytes:
+    state = zstd_decompressor()
     try:
-        from compression import zstd
-    except ImportError:
-        from backports import zstd
-
-    try:
-        return bytes(zstd.decompress(body))
-    except zstd.ZstdError as caught:
+        return bytes(state.decompress(body))
+    except Exception as caught:  # noqa: BLE001 - its class is the codec's own
         raise refusal(271, "CANNOT_DECOMPRESS", f"Cannot decompress a ZSTD frame: {caught}") from None
 
 

@@ -1,8 +1,8 @@
 """What a read-only account may say: an allow-list over the statement's syntax tree, as the engine's own parser sees it.
 
-The engine's `readonly` refuses writes and most table functions, but lets through the scalar function `file()`, INTO OUTFILE,
-KILL QUERY and DESCRIBE of a file, and its database `default` shows the file system as tables. So only what is listed here
-is passed on; a kind of node that is not known is refused.
+The engine's `readonly` refuses writes and most table functions, but lets through the scalar function `file()`, INTO
+OUTFILE, KILL QUERY and DESCRIBE of a file, and its database `default` shows the file system as tables. So only what is
+listed here is passed on; a kind of node that is not known is refused.
 """
 
 import threading
@@ -15,20 +15,38 @@ from k2.store.server.request import Ask
 from k2.store.server.statement import Statement
 from k2.store.server.status import refusal
 
-_NODES = frozenset(
-    ["SelectWithUnionQuery", "SelectIntersectExceptQuery", "SelectQuery", "ExpressionList", "Identifier", "TableIdentifier", "Function", "Literal", "Subquery", "TablesInSelectQuery", "TablesInSelectQueryElement", "TableExpression", "TableJoin", "ArrayJoin", "Asterisk", "QualifiedAsterisk", "ColumnsListMatcher", "ColumnsRegexpMatcher", "QualifiedColumnsListMatcher", "QualifiedColumnsRegexpMatcher", "ColumnsTransformerList", "ColumnsApplyTransformer", "ColumnsExceptTransformer", "ColumnsReplaceTransformer", "ColumnsReplaceTransformerReplacement", "ColumnsReplaceTransformer::Replacement", "WindowDefinition", "WindowListElement", "OrderByElement", "InterpolateElement", "Collation", "SampleRatio", "WithElement", "DataType", "Set", "Explain", "DescribeQuery", "ShowTables", "ShowColumns", "ShowIndexes", "ShowFunctions", "ShowCreateTableQuery", "ShowCreateViewQuery", "ShowCreateDatabaseQuery", "ExistsTableQuery", "ExistsViewQuery", "ExistsDatabaseQuery", "UseQuery"]
-)
-_TABLE_FUNCTIONS = frozenset(
-    ["numbers", "numbers_mt", "zeros", "zeros_mt", "primes", "generateseries", "generate_series", "generaterandom", "values", "sqlstandardvalues", "null", "view", "format"]
-)
+_NODE_WORDS = """
+    SelectWithUnionQuery SelectIntersectExceptQuery SelectQuery ExpressionList Identifier TableIdentifier Function
+    Literal Subquery TablesInSelectQuery TablesInSelectQueryElement TableExpression TableJoin ArrayJoin Asterisk
+    QualifiedAsterisk ColumnsListMatcher ColumnsRegexpMatcher QualifiedColumnsListMatcher QualifiedColumnsRegexpMatcher
+    ColumnsTransformerList ColumnsApplyTransformer ColumnsExceptTransformer ColumnsReplaceTransformer
+    ColumnsReplaceTransformerReplacement ColumnsReplaceTransformer::Replacement WindowDefinition WindowListElement
+    OrderByElement InterpolateElement Collation SampleRatio WithElement DataType Set Explain DescribeQuery ShowTables
+    ShowColumns ShowIndexes ShowFunctions ShowCreateTableQuery ShowCreateViewQuery ShowCreateDatabaseQuery
+    ExistsTableQuery ExistsViewQuery ExistsDatabaseQuery UseQuery
+"""
+_TABLE_FUNCTION_WORDS = """
+    numbers numbers_mt zeros zeros_mt primes generateseries generate_series generaterandom values sqlstandardvalues
+    null view format
+"""
 # Scalar functions that reach out of the store, or tell what only its owner should know.
-_SCALARS = frozenset(
-    ["file", "eval", "catboostevaluate", "hascolumnintable", "getserversetting", "getmacro", "getclienthttpheader", "getserverport", "serveruuid", "logtrace", "sleep", "sleepeachrow", "addresstosymbol", "addresstoline", "addresstolinewithinlines", "demangle", "fuzzquery", "currentrequesturl", "generateserialid", "defaultprofiles", "currentprofiles", "enabledprofiles", "filesystemavailable", "filesystemcapacity", "filesystemunreserved", "hostname", "fullhostname"]
-)
+_SCALAR_WORDS = """
+    file eval catboostevaluate hascolumnintable getserversetting getmacro getclienthttpheader getserverport serveruuid
+    logtrace sleep sleepeachrow addresstosymbol addresstoline addresstolinewithinlines demangle fuzzquery
+    currentrequesturl generateserialid defaultprofiles currentprofiles enabledprofiles filesystemavailable
+    filesystemcapacity filesystemunreserved hostname fullhostname
+"""
+_SYSTEM_WORDS = """
+    one numbers numbers_mt zeros zeros_mt settings tables columns databases functions data_type_families formats
+    table_functions table_engines time_zones build_options metrics events asynchronous_metrics parts parts_columns
+    keywords completions collations aggregate_function_combinators data_skipping_indices contributors licenses
+    merge_tree_settings merges mutations documentation warnings errors projections codecs
+"""
+_NODES = frozenset(_NODE_WORDS.split())
+_TABLE_FUNCTIONS = frozenset(_TABLE_FUNCTION_WORDS.split())
+_SCALARS = frozenset(_SCALAR_WORDS.split())
+_SYSTEM_TABLES = frozenset(_SYSTEM_WORDS.split())
 _DATABASES = frozenset(("k2", "information_schema", "INFORMATION_SCHEMA", "system"))
-_SYSTEM_TABLES = frozenset(
-    ["one", "numbers", "numbers_mt", "zeros", "zeros_mt", "settings", "tables", "columns", "databases", "functions", "data_type_families", "formats", "table_functions", "table_engines", "time_zones", "build_options", "metrics", "events", "asynchronous_metrics", "parts", "parts_columns", "keywords", "completions", "collations", "aggregate_function_combinators", "data_skipping_indices", "contributors", "licenses", "merge_tree_settings", "merges", "mutations", "documentation", "warnings", "errors", "projections", "codecs"]
-)
 _NAMING = frozenset(("ShowCreateTableQuery", "ShowCreateViewQuery", "ExistsTableQuery", "ExistsViewQuery", "UseQuery"))
 _ALSO_SCALAR = frozenset(("format", "merge", "url"))
 _CACHE = 1024
@@ -46,7 +64,7 @@ class Readers:
         self._allowed: OrderedDict[tuple[bytes, str], None] = OrderedDict()
 
     def allow(self, statement: Statement, ask: Ask) -> None:
-        """Return, or raise StoreError: 164 for what would write, 497 for what may not be reached, 62 for what is no SQL."""
+        """Return, or raise StoreError: 164 for what would write, 497 for what may not be reached, 62 for no SQL."""
         if statement.kind.startswith("insert"):
             raise refusal(164, "READONLY", "Cannot execute query in readonly mode: INSERT")
         if ask.database not in _DATABASES:

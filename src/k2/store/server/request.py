@@ -9,14 +9,18 @@ from typing import NamedTuple
 
 from k2.store.server.status import refusal
 
-# Parameters of the HTTP interface itself; every other name is `param_*` or a setting of the engine.
-_INTERFACE = frozenset(
-    ["query", "database", "default_format", "query_id", "user", "password", "session_id", "session_timeout", "session_check", "compress", "decompress", "buffer_size", "wait_end_of_query", "client_protocol_version", "quota_key", "stacktrace", "role", "close_session"]
-)
-# Settings that speak only to ClickHouse's own HTTP server; here they have no effect.
-_HTTP_SERVER_SETTINGS = frozenset(
-    ["add_http_cors_header", "cancel_http_readonly_queries_on_client_close", "enable_http_compression", "http_connection_timeout", "http_headers_progress_interval_ms", "http_max_chunk_size", "http_receive_timeout", "http_response_buffer_size", "http_send_timeout", "http_wait_end_of_query", "http_write_exception_in_output_format", "http_zlib_compression_level", "http_native_compression_disable_checksumming_on_decompress", "send_progress_in_http_headers"]
-)
+_INTERFACE_WORDS = """
+    query database default_format query_id user password session_id session_timeout session_check compress decompress
+    buffer_size wait_end_of_query client_protocol_version quota_key stacktrace role close_session
+"""
+_HTTP_SERVER_WORDS = """
+    add_http_cors_header cancel_http_readonly_queries_on_client_close enable_http_compression http_connection_timeout
+    http_headers_progress_interval_ms http_max_chunk_size http_receive_timeout http_response_buffer_size
+    http_send_timeout http_wait_end_of_query http_write_exception_in_output_format http_zlib_compression_level
+    http_native_compression_disable_checksumming_on_decompress send_progress_in_http_headers
+"""
+_INTERFACE = frozenset(_INTERFACE_WORDS.split())  # all else is `param_*` or a setting of the engine
+_HTTP_SERVER_SETTINGS = frozenset(_HTTP_SERVER_WORDS.split())  # they speak to ClickHouse's own HTTP server
 _ENCODINGS = ("lz4", "zstd", "br", "gzip", "deflate", "xz", "bz2", "snappy")  # best first
 _EXTERNAL = ("_format", "_types", "_structure")
 

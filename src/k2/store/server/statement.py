@@ -1,7 +1,7 @@
 """What kind of statement a text is, and where its FORMAT clause and its inline data stand.
 
 ClickHouse's own parser judges statements; this one only finds the seams at which the server must cut them: the answer's
-format, an INSERT's data. It reads tokens, never inside of strings or comments, so it cannot be led astray by what they say.
+format, an INSERT's data. It reads tokens, never inside of strings or comments, so what they say cannot lead it astray.
 """
 
 import re
@@ -32,10 +32,10 @@ class StatementError(ValueError):
 class Statement(NamedTuple):
     """A statement, cut at its seams.
 
-    `kind`: `select`, `insert` (data follows), `insert_select` (data may follow, for `input()`), or `other`. `verb` is the
-    first keyword. `head` is the text before the FORMAT clause, `format` the name in it (empty: none), `tail` what stands
-    after it (a SETTINGS clause), `data` the offset in the text at which an INSERT's data begins. `words` are the keywords
-    and names that stand outside of brackets, in upper case.
+    `kind`: `select`, `insert` (data follows), `insert_select` (data may follow, for `input()`), or `other`. `verb` is
+    the first keyword. `head` is the text before the FORMAT clause, `format` the name in it (empty: none), `tail` what
+    stands after it (a SETTINGS clause), `data` the offset in the text at which an INSERT's data begins. `words` are the
+    keywords and names that stand outside of brackets, in upper case.
     """
 
     kind: str

@@ -10,18 +10,32 @@ from k2.store.server.externals import External
 from k2.store.server.request import Ask
 from k2.store.server.statement import Statement
 
-# Data that may stand behind the statement itself: in lines of JSON a blank line means nothing, and in the engine's eyes it
-# would end the data. Below this size that is the cheapest way in; above, the streaming insert is.
+# Up to this size, data behind the statement itself are the cheapest way in; above, the streaming insert is. Only in
+# lines of JSON, where a blank line means nothing: for the engine it ends the data.
 INLINE = 64 << 10
 _INLINE_FORMATS = frozenset(("JSONEachRow", "JSONCompactEachRow"))
 _INPUT = re.compile(rb"\binput\s*\(", re.IGNORECASE)
 _QUERY_ID = re.compile(r"\bquery_id\s*=\s*('(?:[^'\\]|\\.)*')", re.IGNORECASE)
+_ADDED = re.compile(r"\s*/\* query_id=\S* \*/ (?:INTO OUTFILE '/dev/fd/\d+' TRUNCATE COMPRESSION '\w+' )?")
 _UNSAFE = re.compile(r"[^\w.:-]")
 
 
 def mark(query_id: str) -> str:
-    """A comment that carries the id to `system.processes`: the engine gives every statement an id of its own."""
-    return f"/* {_UNSAFE.sub('_', query_id)} */ "
+    """A comment that carries the id to `system.processes`: the engine gives every statement an id of its own.
+
+    It stands behind the statement, so that positions in error messages stay right.
+    """
+    return f"\n/* query_id={_UNSAFE.sub('_', query_id)} */ "
+
+
+def _as_asked(error: StoreError) -> StoreError:
+    """The engine quotes statements in its errors: leave out what was added to them here."""
+    return StoreError(_ADDED.sub(" ", str(error)), error.code)
+
+
+def _bearing(query_id: str) -> str:
+    """The condition on `system.processes` that means this id, and never the statement that asks."""
+    return f"position(query, concat('/* query_', {quoted(mark(query_id)[10:])})) > 0"
 
 
 class Work:
@@ -32,31 +46,25 @@ class Work:
 
     def select(self, ask: Ask, statement: Statement, form: str, writer: int, externals: Sequence[External]) -> Answer:
         """Run a SELECT whose answer goes into the pipe with the file number `writer`."""
-        sql = (
-            mark(ask.query_id).encode()
-            + statement.head
-            + f"\nINTO OUTFILE '/dev/fd/{writer}' TRUNCATE COMPRESSION '{ask.encoding or 'none'}' FORMAT {form}".encode()
-            + statement.tail
-        )
+        target = f"INTO OUTFILE '/dev/fd/{writer}' TRUNCATE COMPRESSION '{ask.encoding or 'none'}' FORMAT {form}"
+        sql = statement.head + mark(ask.query_id).encode() + target.encode() + statement.tail
         return self._on(ask, statement, sql, "TabSeparated", externals)
 
     def plain(self, ask: Ask, statement: Statement, form: str) -> Answer:
         """Run a statement whose answer, if any, is small: all but SELECT and INSERT with data."""
-        sql = mark(ask.query_id).encode() + statement.head
+        sql = statement.head + mark(ask.query_id).encode()
         if statement.format:
-            sql += b" FORMAT " + statement.format.encode() + statement.tail
+            sql += b"FORMAT " + statement.format.encode() + statement.tail
         if statement.verb == "KILL":
             text = sql.decode("utf-8", "surrogateescape")
-            sql = _QUERY_ID.sub(lambda m: f"startsWith(query, {_marked(m[1])})", text).encode(
-                "utf-8", "surrogateescape"
-            )
+            sql = _QUERY_ID.sub(lambda match: _bearing(match[1][1:-1]), text).encode("utf-8", "surrogateescape")
         return self._on(ask, statement, sql, form, ())
 
     def insert(self, ask: Ask, statement: Statement, form: str, data: bytes) -> Answer:
         """Insert data that are all here."""
         lines = form in _INLINE_FORMATS and len(data) <= INLINE and data[:1] in (b"{", b"[")
         if lines and b"\n\n" not in data and b"\r" not in data and not ask.params:
-            sql = mark(ask.query_id).encode() + statement.head + b" FORMAT " + form.encode() + b"\n" + data
+            sql = statement.head + mark(ask.query_id).encode() + b"FORMAT " + form.encode() + b"\n" + data
             return self._on(ask, statement, sql, "TabSeparated", ())
         lease, insert = self.begin(ask, statement, form)
         return self.finish(lease, insert, data)
@@ -68,8 +76,7 @@ class Work:
         try:
             if ask.params:
                 lease.connection.set({f"param_{name}": value for name, value in ask.params.items()})
-                lease.keep = False
-            head = mark(ask.query_id) + statement.head.decode("utf-8", "surrogateescape")
+            head = statement.head.decode("utf-8", "surrogateescape") + mark(ask.query_id)
             return lease, lease.connection.insert(head, form)
         except BaseException:
             self._connections.release(lease)
@@ -81,15 +88,14 @@ class Work:
             if data:
                 insert.append(data)
             return insert.finish()
-        except StoreError:
-            lease.keep = False
-            raise
+        except StoreError as error:
+            insert.cancel()
+            raise _as_asked(error) from None
         finally:
             self._connections.release(lease)
 
     def give_up(self, lease: Lease, insert: Insert) -> None:
         """End an insert without its data."""
-        lease.keep = False
         try:
             insert.cancel()
         finally:
@@ -98,14 +104,14 @@ class Work:
     def insert_select(self, ask: Ask, statement: Statement, form: str, reader: int) -> Answer:
         """Run an INSERT ... SELECT; where it reads `input()`, that is the pipe with the file number `reader`."""
         source = f"file('/dev/fd/{reader}', '{form}', ".encode()
-        sql = mark(ask.query_id).encode() + _INPUT.sub(lambda _: source, statement.head)
+        sql = _INPUT.sub(lambda _: source, statement.head) + mark(ask.query_id).encode()
         return self._on(ask, statement, sql, "TabSeparated", ())
 
     def kill(self, query_id: str) -> None:
         """Ask the engine to stop a statement."""
         connection = self._connections.bare("")
         try:
-            connection.run(f"KILL QUERY WHERE startsWith(query, {quoted(mark(query_id))}) ASYNC")
+            connection.run(f"KILL QUERY WHERE {_bearing(query_id)} ASYNC")
         finally:
             connection.close()
 
@@ -115,6 +121,8 @@ class Work:
         lease = self._connections.lease(ask, statement)
         try:
             return lease.connection.run(sql, form, ask.params)
+        except StoreError as error:
+            raise _as_asked(error) from None
         finally:
             self._connections.release(lease)
 
@@ -125,9 +133,7 @@ class Work:
                 external.load(connection)
             self._connections.lock(connection, ask)
             return connection.run(sql, form, ask.params)
+        except StoreError as error:
+            raise _as_asked(error) from None
         finally:
             connection.close()
-
-
-def _marked(literal: str) -> str:
-    return quoted(mark(literal[1:-1]))

@@ -1,0 +1,78 @@
+"""The statement of a request and the data that come with it, out of the URL and the body."""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from aiohttp import web
+
+from k2.store.server import bodies, externals
+from k2.store.server.request import Ask
+from k2.store.server.statement import MAX_STATEMENT, Statement, StatementError, parse
+from k2.store.server.status import refusal
+
+_CACHED_TEXT = 4096  # longer texts are parsed anew, so that the cache stays small
+
+
+class Incoming(NamedTuple):
+    """What a request brings: `ask` with the form's fields in it, data here (`first`) and to come (`rest`), files."""
+
+    ask: Ask
+    statement: Statement
+    first: bytes = b""
+    rest: AsyncIterator[bytes] | None = None
+    files: tuple[externals.External, ...] = ()
+
+
+async def read(http: web.Request, ask: Ask) -> Incoming:
+    """Read as much of the body as the statement takes. Raises StoreError, StatementError."""
+    if http.content_type == "multipart/form-data":
+        return await _form(http, ask)
+    query = ask.query.encode("utf-8", "surrogateescape")
+    if http.method != "POST" or not http.can_read_body:
+        statement = _parse(query)
+        return Incoming(ask, statement, query[statement.data :])
+    rest = bodies.pieces(http.content, bodies.unpacker(http.headers.get("Content-Encoding", ""), ask.frames_in))
+    if query:
+        statement = _parse(query)
+        if statement.kind.startswith("insert") and statement.format:
+            return Incoming(ask, statement, query[statement.data :], rest)
+    return await _with_body(ask, query + b"\n" if query else b"", rest)
+
+
+async def _with_body(ask: Ask, text: bytes, rest: AsyncIterator[bytes]) -> Incoming:
+    """The statement stands in the body, or goes on there; an INSERT's data may follow it."""
+    head: Statement | None = None
+    async for piece in rest:
+        text += piece
+        head = _head(text)
+        if head is not None or len(text) > MAX_STATEMENT:
+            break
+    statement = head or _parse(text)
+    if statement.kind.startswith("insert"):
+        return Incoming(ask, statement, text[statement.data :], rest)
+    if len(text) > MAX_STATEMENT:
+        raise refusal(229, "QUERY_IS_TOO_LARGE", f"The statement is longer than {MAX_STATEMENT} bytes")
+    return Incoming(ask, statement)
+
+
+async def _form(http: web.Request, ask: Ask) -> Incoming:
+    form = await externals.read(http)
+    params = {name[6:]: value for name, value in form.fields.items() if name.startswith("param_")}
+    query = "\n".join(part for part in (ask.query, form.fields.get("query", "")) if part)
+    ask = ask._replace(query=query, params={**ask.params, **params})
+    text = query.encode("utf-8", "surrogateescape")
+    statement = _parse(text)
+    return Incoming(ask, statement, text[statement.data :], files=tuple(form.externals))
+
+
+def _head(text: bytes) -> Statement | None:
+    """The statement, if `text` begins with the whole head of an INSERT that data follow."""
+    try:
+        statement = _parse(text)
+    except StatementError:
+        return None
+    return statement if statement.kind.startswith("insert") and statement.format else None
+
+
+def _parse(text: bytes) -> Statement:
+    return parse(text) if len(text) <= _CACHED_TEXT else parse.__wrapped__(text)

@@ -1,0 +1,161 @@
+"""One request's turn with the engine: SELECTs out through a pipe, INSERTs in as their data arrive, all else at once."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from k2.store import StoreError
+from k2.store.embedded import Answer, Insert
+from k2.store.server import answers
+from k2.store.server.connections import Lease
+from k2.store.server.gate import Gate
+from k2.store.server.incoming import Incoming
+from k2.store.server.status import refusal
+from k2.store.server.work import INLINE, Work
+
+
+class Turn:
+    """Carries out one request. `headers` are those of its answer, and grow on the way."""
+
+    def __init__(self, http: web.Request, incoming: Incoming, form: str, gate: Gate, work: Work) -> None:
+        self._http = http
+        self._incoming = incoming
+        self._ask = incoming.ask
+        self._statement = incoming.statement
+        self._form = form
+        self._gate = gate
+        self._work = work
+        self._began = time.perf_counter()
+
+    async def take(self, headers: dict[str, str]) -> web.StreamResponse:
+        """Run the statement and answer. Raises StoreError while an HTTP error can still be given."""
+        statement = self._statement
+        if statement.answers:
+            headers["X-ClickHouse-Format"] = self._form
+        if statement.kind == "select":
+            return await self._select(headers)
+        if statement.kind == "insert":
+            answer = await self._insert()
+        elif statement.kind == "insert_select" and statement.reads_input and statement.format:
+            answer = await self._insert_input()
+        else:
+            answer = await self._gate.run(self._work.plain, self._ask, statement, self._form)
+        if statement.answers:
+            headers["Content-Type"] = answers.content_type(self._form)
+        return answers.whole(self._ask, answer.body, self._summed(headers, answer))
+
+    def _summed(self, headers: dict[str, str], answer: Answer) -> dict[str, str]:
+        return {**headers, "X-ClickHouse-Summary": answers.summary(answer, time.perf_counter() - self._began)}
+
+    async def _select(self, headers: dict[str, str]) -> web.StreamResponse:
+        pipe = answers.Pipe()
+
+        def run() -> Answer:
+            try:
+                return self._work.select(self._ask, self._statement, self._form, pipe.writer, self._incoming.files)
+            finally:
+                pipe.close_writer()
+
+        done = self._gate.run(run)
+        try:
+            chunks, whole = await answers.held(pipe)
+            packed = {**headers, "Content-Type": answers.content_type(self._form)}
+            if self._ask.encoding:
+                packed["Content-Encoding"] = self._ask.encoding
+            if whole:
+                return answers.whole(self._ask, b"".join(chunks), self._summed(packed, await done))
+            if self._ask.buffered:
+                return await self._spool(packed, pipe, chunks, done)
+            return await self._stream(packed, pipe, chunks, done)
+        finally:
+            pipe.close()
+            done.add_done_callback(_heard)
+
+    async def _spool(
+        self, headers: dict[str, str], pipe: answers.Pipe, chunks: list[bytes], done: "asyncio.Future[Answer]"
+    ) -> web.StreamResponse:
+        """`wait_end_of_query`: nothing is sent before the end is known to be good."""
+        with await answers.spooled(pipe, chunks) as file:
+            stream = answers.Stream(self._http, self._ask, self._summed(headers, await done))
+            await stream.begin()
+            while chunk := await asyncio.to_thread(file.read, answers.WHOLE):
+                await stream.write(chunk)
+            return await stream.end()
+
+    async def _stream(
+        self, headers: dict[str, str], pipe: answers.Pipe, chunks: list[bytes], done: "asyncio.Future[Answer]"
+    ) -> web.StreamResponse:
+        stream = answers.Stream(self._http, self._ask, headers)
+        await stream.begin()
+        for chunk in chunks:
+            await stream.write(chunk)
+        chunks.clear()
+        while chunk := await pipe.read():
+            await stream.write(chunk)
+        try:
+            await done
+        except StoreError as error:
+            return await stream.break_off(error)
+        return await stream.end()
+
+    async def _insert(self) -> Answer:
+        if self._ask.method != "POST":
+            raise refusal(164, "READONLY", "Cannot execute query in readonly mode: INSERT needs POST")
+        whole = bytearray(self._incoming.first)
+        rest = self._incoming.rest
+        if rest is not None:
+            async for piece in rest:
+                whole += piece
+                if len(whole) > INLINE:
+                    return await self._insert_stream(bytes(whole), rest)
+        if not whole:
+            raise refusal(108, "NO_DATA_TO_INSERT", "No data to insert")
+        return await self._gate.run(self._work.insert, self._ask, self._statement, self._form, bytes(whole))
+
+    async def _insert_stream(self, first: bytes, rest: AsyncIterator[bytes]) -> Answer:
+        gate = self._gate
+        lease, insert = await gate.run(self._work.begin, self._ask, self._statement, self._form)
+        try:
+            await gate.run(insert.append, first)
+            async for piece in rest:
+                await gate.run(insert.append, piece)
+        except BaseException:
+            await asyncio.shield(self._give_up(lease, insert))
+            raise
+        return await gate.run(self._work.finish, lease, insert)
+
+    async def _give_up(self, lease: Lease, insert: Insert) -> None:
+        await self._gate.run(self._work.give_up, lease, insert)
+
+    async def _insert_input(self) -> Answer:
+        """INSERT ... SELECT ... FROM input(): the data go through a pipe that the engine reads as a file."""
+        reader, writer = os.pipe()
+        done = self._gate.run(self._work.insert_select, self._ask, self._statement, self._form, reader)
+        done.add_done_callback(lambda _: os.close(reader))
+        done.add_done_callback(_heard)
+        try:
+            await asyncio.to_thread(_write, writer, self._incoming.first)
+            if self._incoming.rest is not None:
+                async for piece in self._incoming.rest:
+                    await asyncio.to_thread(_write, writer, piece)
+        finally:
+            os.close(writer)
+        return await done
+
+
+def _heard(done: "asyncio.Future[Answer]") -> None:
+    """Nobody waits for this any more: its failure is no news."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _write(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(handle, view) :]
+    except BrokenPipeError:
+        return  # the statement is over; its own error says why
