@@ -23,7 +23,7 @@ FIRST_DAY, DAY = 1_767_225_600, 86_400  # 2026-01-01 UTC, in seconds
 CANDLES = (
     "INSERT INTO k2.ohlcv_1m_base (exchange, symbol, window_start, open, high, low, close, volume, quote_volume, "
     "buy_volume, trade_count, first_epoch, first_trade_id, last_epoch, last_trade_id, apart, generation) "
-    f"SELECT 'binance', {list(SYMBOLS)}[number % {len(SYMBOLS)} + 1], "
+    f"SELECT 'binance', {list(SYMBOLS)}[number %% {len(SYMBOLS)} + 1], "
     f"toDateTime({FIRST_DAY} + intDiv(number, {len(SYMBOLS)}) * 60, 'UTC'), 61000.5, 61010.25, 60990.75, 61001.5, "
     "12.5, 762518.75, 6.25, 60, 0, number * 60 + 1, 0, number * 60 + 60, 0, 1 FROM numbers(%d)"
 )
