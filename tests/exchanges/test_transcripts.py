@@ -77,7 +77,7 @@ def test_a_venue_knows_the_names_and_bounds_that_the_feed_needs(name: str) -> No
     assert exchange.rest_url.startswith("https://")
     limits = exchange.limits
     assert min(limits.messages_per_second, limits.symbols_per_message, limits.silence) > 0
-    assert 0 < limits.rest_per_second
+    assert limits.rest_per_second > 0
     assert limits.rest_burst > 0
 
 

@@ -259,7 +259,8 @@ class Kraken:
         page = reading.parse(frame.payload, _decode_page)
         if page.error:
             limited = any("limit exceeded" in error or "Too many requests" in error for error in page.error)
-            raise ReadingError(reading.RATE_LIMITED if limited else reading.REST_ERROR, "; ".join(page.error)[:200])
+            told = f"Kraken answered: {'; '.join(page.error)}"
+            raise ReadingError(reading.RATE_LIMITED if limited else reading.REST_ERROR, told[:200])
         if not page.result:
             raise ReadingError(reading.UNKNOWN_SHAPE, "an answer with neither trades nor errors")
         symbol = _symbol(query.get("pair", ""))
