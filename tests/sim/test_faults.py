@@ -405,7 +405,7 @@ def test_reordered_and_delayed_frames_all_arrive(seed: int, symbols: list[str]) 
     faults = Faults(seed)
     for name in ("reorder", "delay", "duplicate"):
         faults.order(Order(fault=name, exchange="kraken", probability=0.3, amount=0.4))
-    shaper, out = Shaper("kraken", faults), []
+    shaper, out = Shaper("kraken", faults, str), []
     frames = [frame(b"%d" % number) for number in range(len(symbols))]
     clock = random.Random(seed)
     for symbol, data in zip(symbols, frames, strict=True):
@@ -429,7 +429,7 @@ def test_a_corrupted_trade_is_never_another_trade(tmp_path: Path) -> None:
     (true,) = speaks.decode(Frame(1, "ws", "c1", "", payload))
     faults = Faults(3)
     faults.order(Order(fault="corrupt", exchange="binance"))
-    shaper = Shaper("binance", faults)
+    shaper = Shaper("binance", faults, str)
     for _ in range(3000):
         _, (data,), _ = shaper.shape(["BTC-USDT"], [frame(payload)])
         for event in speaks.decode(Frame(1, "ws", "c1", "", payload_of(data))):

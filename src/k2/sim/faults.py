@@ -8,7 +8,7 @@ what arrives is either right or recognisably wrong.
 
 import heapq
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -174,11 +174,7 @@ class Faults:
         """Set the clock and end what is over."""
         self.now = now
         if self.standing:
-            self.standing = [
-                one
-                for one in self.standing
-                if (one.until is None or now < one.until) and (one.order.count is None or one.played < one.order.count)
-            ]
+            self.standing = [one for one in self.standing if (one.until is None or now < one.until) and not one.spent]
 
     def standing_for(self, exchange: str, names: Iterable[str]) -> list[Fault]:
         return [one for one in self.standing if one.order.exchange == exchange and one.order.fault in names]
@@ -217,10 +213,11 @@ class Faults:
 
 
 class Shaper:
-    """One venue's frames on their way out, as the faults leave them. A frame comes with the symbol it is about."""
+    """One venue's frames on their way out, as the faults leave them. A frame comes with the venue's own name of the
+    symbol that it is about; `canonical` gives the BASE-QUOTE that faults are ordered for."""
 
-    def __init__(self, exchange: str, faults: Faults) -> None:
-        self.exchange, self.faults = exchange, faults
+    def __init__(self, exchange: str, faults: Faults, canonical: Callable[[str], str]) -> None:
+        self.exchange, self.faults, self._canonical = exchange, faults, canonical
         self._late: list[tuple[float, int, str, bytes]] = []
         self._behind: dict[str, list[tuple[float, bytes]]] = {}
         self._counter = 0
@@ -235,17 +232,18 @@ class Shaper:
         standing = self.faults.standing_for(self.exchange, FRAME_FAULTS)
         close = False
         for symbol, data in zip(symbols, frames, strict=True):
+            named = self._canonical(symbol)
             kept: list[bytes] = [data]
             held = False
             for one in standing:
-                if kept and one.order.fault != "close" and self.faults.hit(one, symbol):
+                if kept and one.order.fault != "close" and self.faults.hit(one, named):
                     kept, held = self._hurt(one, symbol, kept)
                     if held:
                         break
             if not held and kept:
                 out += [(symbol, piece) for piece in kept]
                 out += [(symbol, piece) for _, piece in self._behind.pop(symbol, ())]
-            if any(one.order.fault == "close" and self.faults.hit(one, symbol) for one in standing):
+            if any(one.order.fault == "close" and self.faults.hit(one, named) for one in standing):
                 close = True
                 break  # what follows was on the wire when the line went dead
         return [symbol for symbol, _ in out], [data for _, data in out], close

@@ -40,7 +40,7 @@ class Market:
         self.by_native: Mapping[str, Instrument] = {}
         self.clock = VenueClock()
         self.clients: dict[Subscriber, None] = {}
-        self.shaper = Shaper(venue.name, faults)
+        self.shaper = Shaper(venue.name, faults, self._canonical)
         self.made = 0
         self.sent_frames = 0
         self._counted = 0
@@ -69,6 +69,10 @@ class Market:
         self.by_native = {**self.by_native, native: instrument}
         self.every = frozenset(self.by_native)
         return instrument
+
+    def _canonical(self, native: str) -> str:
+        instrument = self.by_native.get(native)
+        return instrument.symbol if instrument else native
 
     def _file(self, instrument: Instrument) -> Path:
         return tape_file(self.folder, self.venue.name, instrument.symbol, instrument.epoch)
@@ -184,9 +188,7 @@ class Market:
         return self.clock.at(self.now_ns)
 
     def refuses(self, native: str) -> bool:
-        instrument = self.by_native.get(native)
-        symbol = instrument.symbol if instrument else native
-        return self.faults.strike(self.venue.name, "refuse", symbol) is not None
+        return self.faults.strike(self.venue.name, "refuse", self._canonical(native)) is not None
 
     def latest(self, instrument: Instrument, limit: int) -> list[Made]:
         tape = self._tapes[instrument.native]
