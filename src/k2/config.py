@@ -9,12 +9,15 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
-EXCHANGES = ("binance", "coinbase", "kraken")
+from k2 import exchanges
+
+EXCHANGES = tuple(sorted(module.name for module in iter_modules(exchanges.__path__)))
 
 
 class ConfigError(Exception):
@@ -34,12 +37,21 @@ class ExchangeConfig(_Section, frozen=True):
     ca_file: Annotated[str, Meta(description="A further certificate authority for TLS, such as a simulator's.")] = ""
 
 
-class ExchangesConfig(_Section, frozen=True):
-    """The venues."""
+if TYPE_CHECKING:
 
-    binance: ExchangeConfig = ExchangeConfig()
-    coinbase: ExchangeConfig = ExchangeConfig()
-    kraken: ExchangeConfig = ExchangeConfig()
+    class ExchangesConfig(_Section, frozen=True):
+        """A section for each module in `k2.exchanges`."""
+
+        def __getattr__(self, name: str) -> ExchangeConfig: ...
+
+else:
+    ExchangesConfig = msgspec.defstruct(
+        "ExchangesConfig",
+        [(name, ExchangeConfig, ExchangeConfig()) for name in EXCHANGES],
+        bases=(_Section,),
+        module=__name__,
+        frozen=True,
+    )
 
 
 class FeedConfig(_Section, frozen=True):
