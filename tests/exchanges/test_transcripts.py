@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import k2.exchanges
+from k2 import config
 from k2.core.codec import encode_trade
 from k2.core.exchange import Exchange
 from k2.core.types import Event, Fault, Frame, Trade
@@ -129,3 +130,10 @@ def test_default_instruments_keep_their_name_there_and_back(name: str) -> None:
     quote = "USDT" if name == "binance" else "USD"
     for base in "BTC ETH BNB SOL XRP ADA DOT LINK DOGE LTC AVAX ATOM".split():  # noqa: SIM905
         assert exchange.canonical(exchange.native(f"{base}-{quote}")) == f"{base}-{quote}"
+
+
+@pytest.mark.parametrize("name", VENUES)
+def test_a_module_is_all_that_makes_a_venue_known(name: str) -> None:
+    assert name in config.EXCHANGES
+    assert config.load(environ={f"K2_EXCHANGES_{name.upper()}_ENABLED": "false"}).exchange(name).enabled is False
+    assert k2.exchanges.venue(name) is venue(name)
