@@ -45,7 +45,7 @@ def test_junk_is_a_fault_and_stops_nothing() -> None:
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
 def test_no_delivery_is_silent_about_what_it_lacks(delivered: list[int]) -> None:
-    """Dropped, repeated, reordered: each id between the first seen and the highest is recorded once or in an open gap."""
+    """Dropped, repeated, reordered: each id from the first seen to the highest is recorded once or in an open gap."""
     tracker = decoder()
     out = tracker.run([trade_frame(number) for number in delivered])
     start = delivered[0]
