@@ -122,6 +122,11 @@ def test_a_full_disk_refuses_the_append_keeps_what_was_acknowledged_and_recovers
     assert all(str(tmp_path) in text and "free space" in text for text in texts)  # type: ignore[attr-defined]
 
 
+def test_the_lock_file_has_its_place_on_the_disk_before_it_is_mapped(lmdb_log: LmdbLog, tmp_path: Path) -> None:
+    lmdb_log.append(one([b"a"]))
+    assert (tmp_path / "log" / "a.b" / "lock.mdb").stat().st_blocks * 512 >= 8192
+
+
 def test_a_full_map_names_the_setting(tmp_path: Path) -> None:
     log = LmdbLog(tmp_path, 1 << 20)
     records = one([b"x" * 50_000])

@@ -18,8 +18,9 @@ import lmdb
 from k2.log import LogCorrupt, LogError, LogFull
 from k2.log.datafile import Damaged, present, tails
 
-TOUCH_LIMIT = 32 << 20  # bytes read and written before the map is given back
+TOUCH_LIMIT = 16 << 20  # bytes read and written before the map is given back
 _ROOM = 256 << 10  # bytes that a commit may take beyond its records, and some
+_LOCK_BYTES = 8192  # for LMDB's 126 readers
 _STALE_CHECK = 10.0  # seconds between two searches for readers that were killed
 _ATTEMPTS = 8  # readings of a file that another process may be writing
 
@@ -46,6 +47,7 @@ class Environment:
         self._inside = 0
         self._touched = 0
         self._leaving = False
+        self._ended = False
         self._handles: Handles | None = None
         self._checked = False
         self._stale_check = 0.0
@@ -59,6 +61,8 @@ class Environment:
         with self._lock:
             while self._leaving:
                 self._gate.wait()
+            if self._ended:
+                raise LogError(f"the log in {self.folder.parent} was closed")
             if self._handles is None:
                 self._handles = self._open(create)
             if self._handles is not None:
@@ -72,8 +76,10 @@ class Environment:
             self._touched += touched
             if self._touched > TOUCH_LIMIT:
                 self._leaving = True
-            if self._leaving and not self._inside:
-                self._shut()
+            if not self._inside:
+                if self._leaving:
+                    self._shut()
+                self._gate.notify_all()
 
     def renew(self) -> None:
         """Open anew at the next use: LMDB gives up on an environment whose meta page could not be written."""
@@ -115,6 +121,7 @@ class Environment:
         elif not self._checked:
             self.check()
         try:
+            _reserve(self.folder / "lock.mdb")
             env = lmdb.open(
                 str(self.folder),
                 map_size=self.map_bytes,
@@ -159,11 +166,16 @@ class Environment:
             self._users -= 1
             if self._users:
                 return
-            self.renew()
             with self._lock:
-                while self._handles is not None:
+                self._ended = True
+                while self._inside:
                     self._gate.wait()
+                self._shut()
+            self.closed()
             _register.pop(self.folder, None)
+
+    def closed(self) -> None:
+        """The file was closed for good: let go of what belongs to it."""
 
 
 def shared(folder: Path, map_bytes: int, make: Callable[[Path, int], E]) -> E:
@@ -193,6 +205,16 @@ def _make(folder: Path) -> None:
             sync_folder(path.parent)
     except OSError as error:
         raise explain(error, folder, "made") from error
+
+
+def _reserve(lock: Path) -> None:
+    """Give the lock file its place on the disk: LMDB writes it through a map, and on a full disk that kills."""
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if hasattr(os, "posix_fallocate") and os.fstat(fd).st_blocks * 512 < _LOCK_BYTES:
+            os.posix_fallocate(fd, 0, _LOCK_BYTES)
+    finally:
+        os.close(fd)
 
 
 def sync_folder(folder: Path) -> None:

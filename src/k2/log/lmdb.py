@@ -14,24 +14,24 @@ from k2.log import Batch, Entry, LogError, Position, StreamInfo
 from k2.log.doorbell import Waiter
 from k2.log.environment import shared
 from k2.log.names import RAW, check_entries, check_name, is_stream
-from k2.log.pair import Pair
 from k2.log.positions import FOLDER, Positions
+from k2.log.writer import WritablePair
 
 
 class LmdbLog:
     """The `Log` on LMDB. Opening is late: a folder that does not exist is made by the first append."""
 
     def __init__(self, folder: Path, map_bytes: int = 1 << 40) -> None:
-        self._folder = Path(folder).absolute()
+        self._folder = Path(folder).resolve()  # one environment must not be opened under two names
         self._map_bytes = map_bytes
         self._lock = threading.Lock()
-        self._pairs: dict[str, Pair] = {}
+        self._pairs: dict[str, WritablePair] = {}
         self._positions = shared(self._folder / FOLDER, map_bytes, Positions)
         self._idle: list[Waiter] = []
         self._waiting: set[Waiter] = set()
         self._closed = False
 
-    def _pair(self, stream: str) -> tuple[Pair, int]:
+    def _pair(self, stream: str) -> tuple[WritablePair, int]:
         """A stream's environment, and which of its two trees."""
         base = stream.removesuffix(RAW)
         pair = self._pairs.get(base)
@@ -39,13 +39,13 @@ class LmdbLog:
             pair = self._attach(stream, base)
         return pair, int(len(base) != len(stream))
 
-    def _attach(self, stream: str, base: str) -> Pair:
+    def _attach(self, stream: str, base: str) -> WritablePair:
         check_name(stream)
         with self._lock:
             if self._closed:
                 raise LogError(f"the log in {self._folder} was closed")
             if base not in self._pairs:
-                self._pairs[base] = shared(self._folder / base, self._map_bytes, Pair)
+                self._pairs[base] = shared(self._folder / base, self._map_bytes, WritablePair)
             return self._pairs[base]
 
     def append(self, entries: Sequence[Entry]) -> Mapping[str, int]:

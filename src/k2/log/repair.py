@@ -41,6 +41,7 @@ class Repair(NamedTuple):
 
 def repair(folder: Path, stream: str, map_bytes: int) -> Repair:
     """Mend a stream and its companion; `stream` may be the folder of the consumers' positions. Raises LogError."""
+    folder = folder.resolve()
     positions = stream == FOLDER
     if not positions:
         check_name(stream)
