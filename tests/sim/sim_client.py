@@ -75,6 +75,7 @@ class Socket:
         self.venue, self.ws = venue(name), ws
         self.raw: list[bytes] = []
         self.events: list[Event] = []
+        self.trades: list[Trade] = []
 
     async def subscribe(self, symbols: list[str] | None = None) -> None:
         natives = [self.venue.native(symbol) for symbol in symbols or SYMBOLS[self.venue.name]]
@@ -90,11 +91,9 @@ class Socket:
                 raise ConnectionError(f"{message.type!r} {message.data!r}")
             payload = message.data.encode() if isinstance(message.data, str) else message.data
             self.raw.append(payload)
-            self.events += self.venue.decode(Frame(time.time_ns(), "ws", "c1", "", payload))
-
-    @property
-    def trades(self) -> list[Trade]:
-        return [event for event in self.events if isinstance(event, Trade)]
+            events = self.venue.decode(Frame(time.time_ns(), "ws", "c1", "", payload))
+            self.events += events
+            self.trades += [event for event in events if isinstance(event, Trade)]
 
     def ids(self, symbol: str = "") -> list[int]:
         wanted = symbol or SYMBOLS[self.venue.name][0]

@@ -445,3 +445,8 @@ def test_aiohttp_is_told_of_a_closed_door(tmp_path: Path) -> None:
                 await http.ws_connect(f"ws://127.0.0.1:{port}/kraken/v2")
 
     asyncio.run(run())
+
+
+def test_every_fault_is_documented() -> None:
+    page = Path(__file__).parents[2].joinpath("docs/SIMULATOR.md").read_text()
+    assert [name for name in FAULTS if f"| `{name}` |" not in page] == []

@@ -10,7 +10,7 @@ import random
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 
-from k2.sim.truth import Made, pack
+from k2.sim.truth import Made, flags
 
 USD_PRICES = {
     "BTC": 105_000.0,
@@ -36,6 +36,7 @@ Render = Callable[[int, int, list[tuple[int, int, int]]], list[bytes]]
 _TABLE = 4096
 _STEPS = 256
 _WAITS = [-math.log(1 - (n + 0.5) / _TABLE) for n in range(_TABLE)]  # exponential waits, mean 1, equally likely
+_WORTHS = [random.Random(n).lognormvariate(5.0, 1.6) for n in range(_TABLE)]  # of single trades, in the quote asset
 LONGEST_BURST = 24
 
 
@@ -58,9 +59,10 @@ class Instrument:
 
     __slots__ = (
         "_factor",
+        "_flags",
         "_high",
         "_low",
-        "_scales",
+        "_scale",
         "_steps",
         "_true_quantities",
         "epoch",
@@ -98,14 +100,15 @@ class Instrument:
         self._steps = steps + [-step for step in steps]
         price_scale, quantity_scale = (max(n, printed_decimals) for n in (price_decimals, quantity_decimals))
         self._factor = 10 ** (price_scale - price_decimals)
-        self._scales = (price_scale, quantity_scale)
-        notional = 10**quantity_decimals / reference
-        self.quantities = [max(1, round(rng.lognormvariate(5.0, 1.6) * notional)) for _ in range(_TABLE)]
+        self._scale = price_scale
+        self._flags = [flags(price_scale, quantity_scale, buy) for buy in (0, 1)]
+        unit = 10**quantity_decimals / reference * rng.uniform(0.7, 1.4)
+        self.quantities = [max(1, round(worth * unit)) for worth in _WORTHS]
         self._true_quantities = [n * 10 ** (quantity_scale - quantity_decimals) for n in self.quantities]
         self.last_id = rng.randrange(1_000_000, 900_000_000)
         self.last_ts = 0
         self.epoch = 0
-        self.pending: list[bytes] = []
+        self.pending: list[int] = []  # as `truth.packed` wants it
         self.render: Render = _unprepared
 
     def trade(self, exchange_ts: int, buy: int, count: int, word: int) -> list[tuple[int, int, int]]:
@@ -114,6 +117,7 @@ class Instrument:
         `word` holds 20 random bits for each trade; more are drawn from it as needed.
         """
         steps, low, high, price, trade_id = self._steps, self._low, self._high, self.price, self.last_id
+        factor, quantities, flag, pending = self._factor, self._true_quantities, self._flags[buy], self.pending.extend
         made = []
         while True:
             moved = price + steps[word & 255]
@@ -122,8 +126,7 @@ class Instrument:
             trade_id += 1
             index = word >> 8 & 4095
             made.append((trade_id, price, index))
-            record = pack(trade_id, exchange_ts, price * self._factor, self._true_quantities[index], *self._scales, buy)
-            self.pending.append(record)
+            pending((trade_id, exchange_ts, price * factor, quantities[index], flag))
             count -= 1
             if count <= 0:
                 break
@@ -134,7 +137,7 @@ class Instrument:
     def resume(self, newest: Made) -> None:
         """Go on after the newest trade on disk."""
         self.last_id, self.last_ts = newest.trade_id, newest.exchange_ts
-        if newest.price_scale == self._scales[0]:
+        if newest.price_scale == self._scale:
             self.price = min(self._high, max(self._low, newest.price // self._factor))
 
     def restart_ids(self) -> None:

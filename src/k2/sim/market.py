@@ -12,7 +12,7 @@ from k2.metrics import SIM_TRADES
 from k2.sim.faults import FRAME_FAULTS, Faults, Shaper
 from k2.sim.framing import frame
 from k2.sim.generator import Instrument, VenueClock, reference_price
-from k2.sim.truth import Made, Tape, epochs, tape_file
+from k2.sim.truth import Made, Tape, epochs, packed, tape_file
 from k2.sim.venues import Client, Venue
 
 
@@ -94,15 +94,15 @@ class Market:
         buy = word & 1
         payloads = instrument.render(ts, buy, instrument.trade(ts, buy, count, word >> 1))
         self.made += count
-        native = instrument.native
+        native, symbols, frames = instrument.native, self._symbols.append, self._frames.append
         for payload in payloads:
-            self._symbols.append(native)
-            self._frames.append(frame(payload))
+            symbols(native)
+            frames(frame(payload))
 
     def flush(self) -> None:
         """Write the new trades down, then send them. Raises OSError if they cannot be written; then nothing is sent."""
         for instrument in self._dirty:
-            self._tapes[instrument.native].append(b"".join(instrument.pending))
+            self._tapes[instrument.native].append(packed(instrument.pending))
             instrument.pending.clear()
         self._dirty.clear()
         if self._symbols or self.shaper.pending():

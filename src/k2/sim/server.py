@@ -4,6 +4,7 @@ import logging
 import ssl
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import picows
@@ -18,6 +19,7 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 
+from k2.config import ConfigError
 from k2.sim.market import Market
 
 log = logging.getLogger("k2.sim")
@@ -167,3 +169,17 @@ async def serve(
     return await picows.ws_create_server(
         answer, host, port, ssl=tls, enable_auto_pong=False, max_frame_size=LONGEST_MESSAGE
     )
+
+
+def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """For both doors; None without a certificate. Raises ConfigError."""
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise ConfigError("TLS needs both --cert and --key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"the certificate {cert} and key {key} cannot be used: {error}") from None
+    return context

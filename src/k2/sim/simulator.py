@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,7 +110,7 @@ class Simulator:
     async def start(self) -> None:
         """Open the doors. Raises OSError (a port in use), ConfigError (a certificate that cannot be read)."""
         loop, sim = asyncio.get_running_loop(), self.config.sim
-        tls = _tls(self.options.cert, self.options.key)
+        tls = server.tls_context(self.options.cert, self.options.key)
         for market in self.markets.values():
             market.start(self.now_ns())
         self._server = await server.serve(self.markets, sim.host, sim.ws_port, tls, self.options.max_age, loop)
@@ -297,16 +296,3 @@ class Simulator:
 
 def _behind(market: Market) -> int:
     return max((client.waiting() for client in market.clients), default=0)
-
-
-def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if cert is None and key is None:
-        return None
-    if cert is None or key is None:
-        raise ConfigError("TLS needs both --cert and --key")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificate {cert} and key {key} cannot be used: {error}") from None
-    return context

@@ -8,15 +8,16 @@ kill -9. REST answers are read from the same files; nothing of the past is held 
 
 import os
 import struct
-from collections.abc import Iterator
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from k2.core.types import Side
 
-RECORD = struct.Struct("<QqQQBBBx")  # trade_id, exchange_ts, price, quantity, their scales, taker buys
+RECORD = struct.Struct("<QqQQBBB5x")  # trade_id, exchange_ts, price, quantity, their scales, taker buys
 SIZE = RECORD.size
-pack = RECORD.pack
 
 
 class Made(NamedTuple):
@@ -136,18 +137,31 @@ class Tape:
             self.count if not self.count or trade.trade_id > self.row(-1).trade_id else self.index_of(trade.trade_id)
         )
         if index == self.count:
-            self.append(pack(*trade))
+            self.append(RECORD.pack(*trade))
             return True
         if self.row(index).trade_id == trade.trade_id:
             return False
         behind = os.pread(self._fd, (self.count - index) * SIZE, index * SIZE)
-        os.pwrite(self._fd, pack(*trade) + behind, index * SIZE)
+        os.pwrite(self._fd, RECORD.pack(*trade) + behind, index * SIZE)
         os.lseek(self._fd, 0, os.SEEK_END)
         self.count += 1
         return True
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def flags(price_scale: int, quantity_scale: int, buy: int) -> int:
+    """The last eight bytes of a record as one number, for `packed`."""
+    return price_scale | quantity_scale << 8 | buy << 16
+
+
+def packed(fields: Sequence[int]) -> bytes:
+    """Records from a flat run of (trade_id, exchange_ts, price, quantity, flags): quicker than one `pack` each."""
+    words = array("Q", fields)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words.tobytes()
 
 
 def truth_dir(data: Path) -> Path:
