@@ -1,8 +1,8 @@
 """The least that a feed handler can cost: `python -m k2.ops.bench.feed_floor WS_URL FOLDER LINGER_MS`.
 
 picows receives, msgspec decodes a frame into a typed struct and encodes a batch of them, LMDB keeps it durably: one
-block of frames with their receive times and one of trades a batch, one transaction a batch, batches at least the linger
-time apart. No dedup, no hole detection, no metrics, no healing, one thread. It answers any line of standard input with
+block of frames with their receive times and one of trades a batch, one transaction a batch, batches as far apart as the
+recorder's. No dedup, no hole detection, no metrics, no healing, one thread. It answers any line of standard input with
 `{"stored": n}`.
 """
 
@@ -18,6 +18,7 @@ import picows
 import uvloop
 
 from k2.config import Config, instruments
+from k2.feed.recorder import CROWD, LINGER_CAP
 
 
 class _Trade(msgspec.Struct, gc=False):
@@ -49,7 +50,7 @@ class Floor(picows.WSListener):
         self.trades: list[_Trade] = []
         self.stored = 0
         self.waiting = False
-        self.stored_at = 0.0
+        self.next_batch = 0.0
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         now = time.time_ns()
@@ -61,12 +62,13 @@ class Floor(picows.WSListener):
         self.trades.append(self.decode(payload).data)
         if not self.waiting:
             self.waiting = True
-            self.loop.call_at(max(self.loop.time(), self.stored_at + self.linger), self.store)
+            self.loop.call_at(max(self.loop.time(), self.next_batch), self.store)
 
     def store(self) -> None:
         """One durable transaction for all that has come."""
         self.waiting = False
-        self.stored_at = self.loop.time()
+        pause = min(self.linger * (1 + len(self.frames) / CROWD), max(self.linger, LINGER_CAP))
+        self.next_batch = self.loop.time() + pause
         frames, times, trades = self.frames, self.times, self.trades
         self.frames, self.times, self.trades = [], [], []
         key = self.stored.to_bytes(8, "big")
