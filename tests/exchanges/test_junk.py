@@ -85,7 +85,7 @@ def mangled(draw: st.DrawFn, name: str) -> tuple[str, bytes]:
     data = bytearray(payload)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(data)))
-        match draw(st.integers(0, 3)):
+        match draw(st.integers(0, 4)):
             case 0:
                 data[at : at + 1] = draw(st.binary(max_size=3))
             case 1:
@@ -94,6 +94,8 @@ def mangled(draw: st.DrawFn, name: str) -> tuple[str, bytes]:
                 del data[at : at + draw(st.integers(1, 20))]
             case 3:
                 data[at:at] = data[: draw(st.integers(0, 40))]
+            case 4:
+                data[at : at + 1] = b"\xff"
     return request, bytes(data)
 
 

@@ -43,7 +43,7 @@ def told(event: Event, frame: Frame) -> dict[str, Any]:
     fields = event._asdict()
     if isinstance(event, Fault):
         assert fields.pop("detail")
-        fields["payload"] = event.payload.decode() if event.payload != frame.payload else None
+        fields["payload"] = event.payload.decode(errors="backslashreplace") if event.payload != frame.payload else None
     return {type(event).__name__.lower(): {key: value for key, value in fields.items() if value not in (None, False)}}
 
 

@@ -91,11 +91,11 @@ def in_range(ns: int, text: object) -> int:
 
 @lru_cache(maxsize=4096)
 def _second(text: str) -> int:
-    """`2026-11-23T06:47:08` to ns."""
-    if len(text) != 19 or not text.isascii() or text[10] not in "Tt ":
+    """`2026-11-23T06:47:08.` to ns."""
+    if len(text) != 20 or not text.isascii() or text[10] not in "Tt " or text[19] != ".":
         raise ReadingError(BAD_TIME, f"not an RFC 3339 time: {text!r}")
     try:
-        seconds = (datetime.fromisoformat(text).replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+        seconds = (datetime.fromisoformat(text[:19]).replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
     except ValueError as error:
         raise ReadingError(BAD_TIME, f"not an RFC 3339 time: {text!r}: {error}") from None
     return in_range(seconds * 1_000_000_000, text)
@@ -103,14 +103,13 @@ def _second(text: str) -> int:
 
 def rfc3339_ns(text: str) -> int:
     """An RFC 3339 time in UTC, with any number of fraction digits, to ns."""
-    if len(text) == 27 and text[26] == "Z" and text[19] == ".":
-        fraction = text[20:26]
-        if fraction.isdigit() and fraction.isascii():
-            return _second(text[:19]) + int(fraction) * 1000
+    fraction = text[20:26]
+    if len(text) == 27 and text[26] == "Z" and fraction.isdigit() and fraction.isascii():
+        return _second(text[:20]) + int(fraction) * 1000
     match = _zone(text)
     if match is None:
         raise ReadingError(BAD_TIME, f"not an RFC 3339 time in UTC: {text[:60]!r}")
-    return _second(match[1]) + _fraction_ns(match[2] or "")
+    return _second(f"{match[1]}.") + _fraction_ns(match[2] or "")
 
 
 def unix_ns(text: str) -> int:
@@ -174,7 +173,7 @@ def request_of(request: str) -> tuple[int, str, dict[str, str]]:
     """A `rest` frame's "<status> <path?query>" to status, path and query. Raises ReadingError."""
     status, _, target = request.partition(" ")
     path, _, query = target.partition("?")
-    if not (status.isdecimal() and status.isascii() and path.startswith("/")):
+    if not (len(status) == 3 and status.isdecimal() and path.startswith("/")):
         raise ReadingError(UNKNOWN_SHAPE, f"not an answered request: {request[:200]!r}")
     if int(status) >= 400:
         raise ReadingError(f"rest-{int(status)}", f"{path} answered {int(status)}")

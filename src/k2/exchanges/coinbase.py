@@ -25,7 +25,7 @@ import msgspec
 from k2.core import reading
 from k2.core.exchange import Limits
 from k2.core.reading import JSON_ERRORS, MAX_ID, ReadingError, Text, is_amount
-from k2.core.types import Confirmed, Event, Frame, Heartbeat, Hole, Refused, RestRequest, Source, Trade
+from k2.core.types import Confirmed, Event, Frame, Heartbeat, Hole, Refused, RestRequest, Side, Source, Trade
 
 PAGE = 1_000
 SPARE = 100  # asked for beyond the hole: a page may begin after what was asked for, and the next hole is often near
@@ -123,12 +123,18 @@ class Coinbase:
         return self._messages("unsubscribe", native_symbols)
 
     def decode(self, frame: Frame) -> list[Event]:
+        recv_ts, kind, _, _, payload = frame
         try:
-            if frame.kind == "ws":
-                return self._message(frame.payload, frame.recv_ts)
-            return self._page(frame) if frame.kind == "rest" else []
+            if kind == "ws":
+                message = _decode_message(payload)
+                if isinstance(message, _Match):
+                    return [_trade(message, message.product_id, recv_ts, "live")]
+                return self._told(message)
+            return self._page(frame) if kind == "rest" else []
         except ReadingError as error:
-            return [error.fault(self.name, frame.payload)]
+            return [error.fault(self.name, payload)]
+        except JSON_ERRORS as error:
+            return self._other(payload, error)
 
     def heal(self, hole: Hole) -> RestRequest:
         return self._history(hole, hole.last_id + 1)
@@ -150,13 +156,7 @@ class Coinbase:
         limit = min(PAGE, after - hole.first_id + SPARE)
         return RestRequest(f"/products/{hole.native_symbol}/trades?after={after}&limit={limit}")
 
-    def _message(self, payload: bytes, recv_ts: int) -> list[Event]:
-        try:
-            message = _decode_message(payload)
-        except JSON_ERRORS as error:
-            return self._other(payload, error)
-        if isinstance(message, _Match):
-            return [_trade(message, message.product_id, recv_ts, "live")]
+    def _told(self, message: _Heartbeat | _Subscriptions | _Error) -> list[Event]:
         if isinstance(message, _Heartbeat):
             last = message.last_trade_id
             return [Heartbeat("heartbeat", message.product_id, last if 0 < last <= MAX_ID else None)]
@@ -168,15 +168,21 @@ class Coinbase:
         return [Refused(None, product[0] if product else None, reason[:200])]
 
     def _other(self, payload: bytes, error: Exception) -> list[Event]:
-        body: Any = reading.parse(payload, _decode_any)
+        """A message of another channel, or a Fault."""
+        try:
+            body: Any = reading.parse(payload, _decode_any)
+        except ReadingError as unreadable:
+            return [unreadable.fault(self.name, payload)]
         kind = body.get("type") if isinstance(body, dict) else None
         if not isinstance(kind, str):
-            raise ReadingError(reading.UNKNOWN_SHAPE, "expected an object with a type")
-        if kind in OTHER_TYPES:
+            fault = ReadingError(reading.UNKNOWN_SHAPE, "expected an object with a type")
+        elif kind in OTHER_TYPES:
             return []
-        if kind in ("match", "last_match", "heartbeat", "subscriptions", "error"):
-            raise reading.why(error)
-        raise ReadingError(reading.UNKNOWN_SHAPE, f"a message of type {kind[:60]!r}")
+        elif kind in ("match", "last_match", "heartbeat", "subscriptions", "error"):
+            fault = reading.why(error)
+        else:
+            fault = ReadingError(reading.UNKNOWN_SHAPE, f"a message of type {kind[:60]!r}")
+        return [fault.fault(self.name, payload)]
 
     def _page(self, frame: Frame) -> list[Event]:
         _, path, _ = reading.request_of(frame.request)
@@ -193,22 +199,13 @@ def _trade(match: _Match | _PastTrade, native: str, recv_ts: int, source: Source
     number, price, quantity = match.trade_id, match.price, match.size
     try:
         symbol = _canonical(native)
+        ts = reading.rfc3339_ns(match.time)
     except ValueError as error:
         raise ReadingError(reading.UNKNOWN_SYMBOL, str(error)) from None
     if not (0 < number <= MAX_ID and is_amount(price) and is_amount(quantity)):
         number, price, quantity = reading.trade_id(number), reading.amount(price), reading.amount(quantity)
-    return Trade(
-        "coinbase",
-        symbol,
-        native,
-        number,
-        price,
-        quantity,
-        "sell" if match.side == "buy" else "buy",
-        reading.rfc3339_ns(match.time),
-        recv_ts,
-        source,
-    )
+    side: Side = "sell" if match.side == "buy" else "buy"
+    return Trade("coinbase", symbol, native, number, price, quantity, side, ts, recv_ts, source)
 
 
 EXCHANGE = Coinbase()

@@ -273,7 +273,7 @@ class Kraken:
 
 
 def _live(row: _Row, recv_ts: int) -> Trade:
-    price, quantity, number, native = str(row.price, "utf-8"), str(row.qty, "utf-8"), row.trade_id, row.symbol
+    price, quantity, number, native = str(row.price, "latin-1"), str(row.qty, "latin-1"), row.trade_id, row.symbol
     if not (0 < number <= MAX_ID and is_amount(price) and is_amount(quantity)):
         number, price, quantity = reading.trade_id(number), reading.amount(price), reading.amount(quantity)
     ts = reading.rfc3339_ns(row.timestamp)
@@ -289,7 +289,7 @@ def _past(past: _PastTrade, native: str, recv_ts: int) -> Trade:
         reading.amount(past.price),
         reading.amount(past.volume),
         "buy" if past.side == "b" else "sell",
-        reading.unix_ns(str(past.time, "utf-8")),
+        reading.unix_ns(str(past.time, "latin-1")),
         recv_ts,
         "backfill",
     )
