@@ -219,3 +219,20 @@ def test_an_unreachable_venue_is_told_once_and_dialled_on(
         assert len(warnings) == 1
 
     play(tmp_path, act, backoff_cap=0.05)
+
+
+def test_an_error_inside_ends_the_handler_instead_of_leaving_it_standing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(scene: Scene) -> None:
+        peer = await scene.peer()
+
+        def broken(frames: object) -> None:
+            raise ZeroDivisionError("a defect")
+
+        monkeypatch.setattr(scene.handler.recorder.decoder, "run", broken)
+        peer.send(trade_payload(10))
+        with pytest.raises(ZeroDivisionError):
+            await scene.task
+
+    play(tmp_path, act)

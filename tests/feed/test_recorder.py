@@ -198,3 +198,17 @@ def test_what_is_counted_is_what_was_written() -> None:
         assert list(meter.offsets) == [5_000_000]
 
     run(test)
+
+
+def test_an_error_that_no_log_announces_is_reported_too() -> None:
+    class Broken(TestLog):
+        def append(self, entries: Sequence[Entry]) -> Mapping[str, int]:
+            raise OSError("the disk is on fire")
+
+    async def test() -> None:
+        recorder = recording(Broken())
+        put(recorder, trade_frame(1))
+        assert isinstance(await recorder.failed, OSError)
+        assert not await recorder.close(1)
+
+    run(test)

@@ -22,8 +22,8 @@ from k2.feed.socket import check_url, tls_context
 from k2.feed.writer import Writer
 from k2.log import Log
 
-TICK = 0.1  # s
-EVERY_SECOND = 10  # ticks
+TICK = 0.25  # s
+EVERY_SECOND = 4  # ticks
 CLOSE_WITHIN = 1.5  # s that the log has to take what is queued when the handler stops
 SAY_FAULTS = 60.0  # s between warnings about what could not be decoded
 
@@ -51,7 +51,8 @@ class Handler:
         self._said_faults = -SAY_FAULTS
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Capture until `stop` is set, then write what was received. Raises LogError when the log cannot go on."""
+        """Capture until `stop` is set, then write what was received. Raises what ended it, e.g. LogError."""
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         resumed = resume(self.log, self.exchange.name)
         self.sequences = resumed.sequences
         writer = Writer(self.log, consumer(self.exchange.name), resumed.ends)
@@ -86,6 +87,13 @@ class Handler:
 
     def _queued(self) -> int:
         return len(self.recorder.pending)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback that raised, such as a recorder's cycle, must end the process and not leave it standing still."""
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if isinstance(error, Exception) and "handle" in context:
+            self.recorder.fail(error)
 
     async def _tick(self) -> None:
         ticks = 0

@@ -18,7 +18,7 @@ from k2.core.session import Decoded, Decoder
 from k2.core.types import Event, Frame, Gap
 from k2.feed.meter import Meter
 from k2.feed.writer import Done, Job, Writer
-from k2.log import Entry, LogError
+from k2.log import Entry
 
 BATCH = 4096  # frames a cycle: some 20 ms of decoding, which is how long the loop does not receive
 CROWD = 10  # frames in a cycle that double the time to the next: the busier, the more frames share a durable append
@@ -37,7 +37,7 @@ class Pausable(Protocol):
 
 
 class Recorder:
-    """One exchange's. Everything but the append runs in the event loop. `failed` gets the LogError that ended it."""
+    """One exchange's. Everything but the append runs in the event loop. `failed` gets the error that ended it."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Recorder:
         self.armed = False
         self.decoder = decoder
         self.meter = meter
-        self.failed: asyncio.Future[LogError] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self.pauses = 0
         self._loop = asyncio.get_running_loop()
         self._writer = writer
@@ -106,6 +106,12 @@ class Recorder:
         """Have the state checkpointed soon, though no trade has come."""
         self._unsaved = True
         self.arm()
+
+    def fail(self, error: Exception) -> None:
+        """End the recording: nothing more is written."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+        self._idle.set()
 
     async def drained(self) -> None:
         """Wait until everything queued is durable (or the log has failed)."""
@@ -168,8 +174,7 @@ class Recorder:
 
     def _written(self, done: Done, frames: list[Frame], decoded: Decoded, gaps: list[Gap], decoded_ts: int) -> None:
         if done.error is not None:
-            self.failed.set_result(done.error)
-            self._idle.set()
+            self.fail(done.error)
             return
         self._count(done, frames, decoded, gaps, decoded_ts)
         self.armed = False

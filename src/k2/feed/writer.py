@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
-from k2.log import Entry, Log, LogError, LogFull, Position
+from k2.log import Entry, Log, LogFull, Position
 
 RETRY_FULL = 1.0  # s between attempts while the disk is full
 SAY_FULL = 30.0  # s between the errors that say so
@@ -28,7 +28,7 @@ class Done(NamedTuple):
     """What became of a job. `error` None: durable, at `durable_ts` (ns)."""
 
     durable_ts: int
-    error: LogError | None = None
+    error: Exception | None = None
 
 
 class Writer:
@@ -60,23 +60,19 @@ class Writer:
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
             job, done = item
-            result = self._do(job)
+            try:
+                result = self._do(job)
+            except Exception as error:  # noqa: BLE001  told to the event loop, which ends the process
+                result = Done(time.time_ns(), error)
             self._loop.call_soon_threadsafe(done, result)
 
     def _do(self, job: Job) -> Done:
-        try:
-            if job.entries:
-                self._append(job.entries)
-            durable_ts = time.time_ns()
-            if job.checkpoint is not None:
-                self._retry(
-                    lambda: self.log.commit(
-                        self.consumer,
-                        {s: Position(self.ends[s], metadata) for s, metadata in (job.checkpoint or {}).items()},
-                    )
-                )
-        except LogError as error:
-            return Done(time.time_ns(), error)
+        if job.entries:
+            self._append(job.entries)
+        durable_ts = time.time_ns()
+        if job.checkpoint is not None:
+            positions = {stream: Position(self.ends[stream], state) for stream, state in job.checkpoint.items()}
+            self._retry(lambda: self.log.commit(self.consumer, positions))
         return Done(durable_ts)
 
     def _append(self, entries: Sequence[Entry]) -> None:
