@@ -1,5 +1,9 @@
 import gzip
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import msgspec
 import pytest
@@ -64,6 +68,37 @@ def test_a_bench_that_could_not_measure_exits_with_two(monkeypatch):
     result = call(["log", "--json"], monkeypatch, run)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "store ended" in result.stderr
+
+
+def test_all_goes_on_after_a_bench_that_could_not_measure(monkeypatch):
+    def run(lab, parameters):
+        if running:
+            running.clear()
+            raise LabError("no port")
+        return outcome(1)
+
+    running = ["the first"]
+    result = call(["all", "--json"], monkeypatch, run)
+    checks = json.loads(result.stdout)["checks"]
+    assert result.exit_code == 1
+    assert checks[0] == {"name": f"{NAMES[0]}: measured", "value": "no", "unit": "", "target": "= yes", "ok": False}
+    assert len(checks) == len(NAMES)
+    assert all(check["ok"] for check in checks[1:])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_bench_and_leaves_nothing(tmp_path, number):
+    arguments = [sys.executable, "-m", "k2", "bench", "log", "--seconds", "30", "--dir", str(tmp_path)]
+    bench = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("k2-bench-*/log-1")):
+        assert time.monotonic() < deadline, "the bench did not begin"
+        time.sleep(0.02)
+    bench.send_signal(number)
+    stdout, _ = bench.communicate(timeout=30)
+    assert bench.returncode not in (0, None)
+    assert stdout == b""
+    assert not list(tmp_path.iterdir())
 
 
 def test_out_and_raw_are_written(monkeypatch, tmp_path):

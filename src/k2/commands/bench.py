@@ -14,7 +14,7 @@ from rich.table import Table
 from k2.config import Config
 from k2.ops.bench import NAMES, Outcome, Picture, find
 from k2.ops.bench.lab import Lab, LabError
-from k2.ops.report import passed, report
+from k2.ops.report import equal, passed, report
 from k2.terminal import console, emit, note
 
 COULD_NOT = 2
@@ -66,7 +66,11 @@ def everything(
     """Run every bench with its own parameters, one after the other."""
     outcomes = {}
     for name in NAMES:
-        outcomes[name] = _measure(config, name, find(name).Parameters(), parent, keep)
+        try:
+            outcomes[name] = _measure(config, name, find(name).Parameters(), parent, keep)
+        except LabError as error:
+            note(f"k2 bench {name}: {error}")
+            outcomes[name] = Outcome({"error": str(error)}, [equal("measured", "no", "yes")])
     found = report(
         {name: msgspec.to_builtins(find(name).Parameters()) for name in outcomes},
         {name: outcome.results for name, outcome in outcomes.items()},
@@ -90,7 +94,11 @@ def _command(name: str) -> click.Command:
     ) -> None:
         config: Config = click.get_current_context().obj
         parameters = msgspec.convert(given, found.Parameters)
-        outcome = _measure(config, name, parameters, parent, keep)
+        try:
+            outcome = _measure(config, name, parameters, parent, keep)
+        except LabError as error:
+            note(f"k2 bench {name}: {error}")
+            sys.exit(COULD_NOT)
         figures = report({"bench": name, **msgspec.to_builtins(parameters)}, outcome.results, outcome.checks)
         _tell(figures, outcome.pictures, outcome.raw, as_json, out, raw)
 
@@ -131,14 +139,11 @@ class _List(click.ParamType[tuple[Any, ...]]):
 
 
 def _measure(config: Config, name: str, parameters: Any, parent: Path | None, keep: bool) -> Outcome:
-    """Run one bench; SIGTERM ends it as Ctrl-C does, so that it cleans up."""
+    """Run one bench; SIGTERM ends it as Ctrl-C does, so that it cleans up. Raises LabError."""
     usual = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with Lab(config, lambda line: note(f"{name}: {line}"), parent, keep) as lab:
             return find(name).run(lab, parameters)
-    except LabError as error:
-        note(f"k2 bench {name}: {error}")
-        sys.exit(COULD_NOT)
     finally:
         signal.signal(signal.SIGTERM, usual)
 
