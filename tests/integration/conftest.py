@@ -51,7 +51,7 @@ Identity = tuple[str, str, int, int]
 Fields = tuple[Decimal, Decimal, str, int]
 
 
-def free_ports(count: int) -> list[int]:
+def some_free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -68,7 +68,7 @@ class Platform:
         self.folder = folder
         self.instruments = folder / "instruments.toml"
         self.list_symbols(SYMBOLS)
-        store, ws, rest = free_ports(3)
+        store, ws, rest = some_free_ports(3)
         self.environ = {
             "K2_DATA": str(folder / "data"),
             "K2_INSTRUMENTS": str(self.instruments),
@@ -303,6 +303,11 @@ def candles(trades: list[TrueTrade], seconds: int) -> dict[tuple[str, str, int],
         complete = int(one_epoch and count == last - first + 1)
         found[exchange, symbol, int(start)] = (*map(Decimal, numbers), vwap, count, first, last, complete)
     return found
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    return some_free_ports
 
 
 @pytest.fixture

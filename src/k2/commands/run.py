@@ -18,15 +18,14 @@ from rich.live import Live
 from k2.config import Config, ConfigError
 from k2.feed.lock import only_one
 from k2.metrics import read_status
-from k2.ops import journal, panel, platform
+from k2.ops import journal, platform
+from k2.ops.panel import Panel
+from k2.ops.screen import Screen
 from k2.ops.supervise import Service, Supervisor
-from k2.ops.vitals import Observer, Vitals, as_json
+from k2.ops.vitals import Observer, as_json
 from k2.terminal import console, note
 
 LOOK_EVERY = 2.0
-SAY_EVERY = 10.0
-UNREACHABLE_AFTER = 8.0
-UNREACHABLE_AGAIN = 300.0
 LEAVE_WITHIN = 6.0
 SIM_PORTS = ("K2_SIM_WS_PORT", "K2_SIM_REST_PORT")
 
@@ -161,12 +160,12 @@ def status(config: Config, as_json_: bool, watch: bool) -> None:
         return
     title = f"K2 on {config.data_dir}"
     if not watch:
-        console().print(panel.render(vitals, {}, title))
+        console().print(Panel(vitals, {}, title))
         return
-    with Live(panel.render(vitals, {}, title), console=console(), auto_refresh=False) as live:
+    with Live(Panel(vitals, {}, title), console=console(), auto_refresh=False) as live:
         while True:
             time.sleep(LOOK_EVERY)
-            live.update(panel.render(observer.look(), {}, title), refresh=True)
+            live.update(Panel(observer.look(), {}, title), refresh=True)
 
 
 async def _run(
@@ -178,11 +177,11 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    began = time.monotonic()
-    supervisor = Supervisor(services, config.run_dir, {"K2_DATA": str(config.data_dir), **environment}, note)
+    screen = Screen(config, title)
+    supervisor = Supervisor(services, config.run_dir, {"K2_DATA": str(config.data_dir), **environment}, screen.say)
     supervisor.start()
-    note(f"{title}: starting {', '.join(service.name for service in services)}")
-    view = asyncio.create_task(_show(config, supervisor, title, began))
+    screen.say(f"{title}: starting {', '.join(service.name for service in services)}")
+    view = asyncio.create_task(screen.show(supervisor))
     summary: dict[str, Any] | None = None
     code = 0
     try:
@@ -193,12 +192,11 @@ async def _run(
     finally:
         view.cancel()
         await asyncio.gather(view, return_exceptions=True)
-        note("stopping: sockets first, then what is still on its way is written down")
+        screen.say("stopping: sockets first, then what is still on its way is written down")
         stopping = time.monotonic()
         killed = await supervisor.stop()
-        note(
-            f"stopped in {time.monotonic() - stopping:.1f} s" + (f"; had to kill {', '.join(killed)}" if killed else "")
-        )
+        late = f"; had to kill {', '.join(killed)}" if killed else ""
+        screen.say(f"stopped in {time.monotonic() - stopping:.1f} s{late}")
     if summary is not None:
         click.echo(msgspec.json.encode(summary) if as_json_ else msgspec.json.format(msgspec.json.encode(summary)))
     return 1 if killed else code
@@ -255,66 +253,3 @@ def _refuse_taken(config: Config, ports: tuple[int, ...]) -> None:
                     f"{address[0]}:{address[1]} cannot be listened on ({error.strerror}): "
                     f"end what uses it, or choose another port with {variable}"
                 ) from None
-
-
-async def _show(config: Config, supervisor: Supervisor, title: str, began: float) -> None:
-    """The live table in a terminal; elsewhere a line every ten seconds."""
-    observer = Observer(config.run_dir)
-    first = asyncio.create_task(_first_candle(config, supervisor, began))
-    screen = console(stderr=True)
-    told: dict[str, float] = {}
-    try:
-        if not screen.is_terminal:
-            while True:
-                await asyncio.sleep(SAY_EVERY)
-                vitals = await asyncio.to_thread(observer.look)
-                rates = "; ".join(
-                    f"{v.exchange} {v.rate:,.0f}/s, {v.gaps_open} gaps open, lag {v.lag}" for v in vitals.venues
-                )
-                _say_unreachable(vitals, told)
-                note(f"{rates}; {vitals.memory / 1e6:.0f} MB, {vitals.cpu:.0f} % of a core")
-        with Live(console=screen, auto_refresh=False, transient=False) as live:
-            while True:
-                vitals = await asyncio.to_thread(observer.look)
-                _say_unreachable(vitals, told)
-                states = {s.name: (s.state, s.restarts) for s in supervisor.services.values()}
-                live.update(panel.render(vitals, states, f"{title}    Ctrl-C stops"), refresh=True)
-                await asyncio.sleep(LOOK_EVERY)
-    finally:
-        first.cancel()
-
-
-def _say_unreachable(vitals: Vitals, told: dict[str, float]) -> None:
-    """Name each venue that has not answered for a while, once every five minutes."""
-    for venue in vitals.venues:
-        told.setdefault(venue.exchange, vitals.at - UNREACHABLE_AGAIN + UNREACHABLE_AFTER)
-        if venue.connected:
-            told[venue.exchange] = vitals.at - UNREACHABLE_AGAIN + UNREACHABLE_AFTER
-        elif vitals.at - told[venue.exchange] >= UNREACHABLE_AGAIN:
-            told[venue.exchange] = vitals.at
-            note(
-                f"{venue.exchange} cannot be reached; still trying (why: run/feed-handler-{venue.exchange}.log). "
-                "`k2 demo` runs the whole platform without any exchange."
-            )
-
-
-async def _first_candle(config: Config, supervisor: Supervisor, began: float) -> None:
-    """Say when the first candle can be read."""
-    from k2.store import StoreError
-    from k2.wire import open_store
-
-    await supervisor.services["loader"].ready.wait()
-    store = open_store(config)
-    try:
-        while True:
-            try:
-                if await asyncio.to_thread(store.rows, "SELECT 1 FROM k2.ohlcv_1m LIMIT 1"):
-                    break
-            except StoreError:
-                pass
-            await asyncio.sleep(0.1)
-        note(
-            f"first candle after {time.monotonic() - began:.1f} s; ask for it: k2 --data {config.data} candles BTC-USDT"
-        )
-    finally:
-        store.close()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -19,26 +19,36 @@ STAGES = {
     "candle_visible": "receive → visible in candle",
 }
 
+ROOMY = 96  # columns from which on the tables are set wide
 VENUE_COLUMNS = (
-    "VENUE", "LINE", "TRADES/S", "TRADES", "LAG", "LAST TRADE",
-    "GAPS OPEN", "HEALED", "DUPLICATES", "FAULTS", "REDIALS", "CLOCK",
+    "VENUE", "LINE", "RATE/S", "TRADES", "LAG", "LAST",
+    "OPEN", "HEALED", "DUPES", "FAULTS", "DIALS", "CLOCK",
 )  # fmt: skip
 
 
-def render(vitals: Vitals, states: Mapping[str, tuple[str, int]], headline: str) -> RenderableType:
-    """`states`: service -> (state, restarts) as the supervisor knows them; may be empty."""
-    return Group(Text(headline, style="bold"), _venues(vitals), _stages(vitals), _processes(vitals, states))
+class Panel:
+    """One look, ready to be printed. `states`: service -> (state, restarts), as the supervisor knows them; or empty."""
+
+    def __init__(self, vitals: Vitals, states: Mapping[str, tuple[str, int]], headline: str) -> None:
+        self.vitals, self.states, self.headline = vitals, states, headline
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        space = 2 if options.max_width >= ROOMY else 1
+        yield Text(self.headline, style="bold", no_wrap=True, overflow="ellipsis")
+        yield _venues(self.vitals, space)
+        yield _stages(self.vitals, space)
+        yield _processes(self.vitals, self.states, space)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold dim", padding=(0, 2, 0, 0))
+def _table(space: int, *columns: str) -> Table:
+    table = Table(box=None, header_style="bold dim", padding=(0, space, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < 2 else "right", no_wrap=True)
     return table
 
 
-def _venues(vitals: Vitals) -> Table:
-    table = _table(*VENUE_COLUMNS)
+def _venues(vitals: Vitals, space: int) -> Table:
+    table = _table(space, *VENUE_COLUMNS)
     for venue in vitals.venues:
         age = None if venue.last_trade is None else vitals.at - venue.last_trade
         table.add_row(
@@ -47,7 +57,7 @@ def _venues(vitals: Vitals) -> Table:
             f"{venue.rate:,.0f}",
             f"{venue.trades:,}",
             Text(f"{venue.lag:,}", "red" if venue.lag > 1000 else ""),
-            "-" if age is None else f"{max(age, 0.0):.1f} s ago",
+            "-" if age is None else f"{max(age, 0.0):.1f} s",
             Text(str(venue.gaps_open), "yellow" if venue.gaps_open else ""),
             f"{venue.gaps_healed:,}",
             f"{venue.duplicates:,}",
@@ -58,8 +68,8 @@ def _venues(vitals: Vitals) -> Table:
     return table
 
 
-def _stages(vitals: Vitals) -> Table:
-    table = _table("STAGE", "", "P50", "P99")
+def _stages(vitals: Vitals, space: int) -> Table:
+    table = _table(space, "STAGE", "", "P50", "P99")
     for stage, title in STAGES.items():
         if stage in vitals.stages:
             p50, p99 = vitals.stages[stage]
@@ -67,8 +77,8 @@ def _stages(vitals: Vitals) -> Table:
     return table
 
 
-def _processes(vitals: Vitals, states: Mapping[str, tuple[str, int]]) -> Table:
-    table = _table("PROCESS", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY")
+def _processes(vitals: Vitals, states: Mapping[str, tuple[str, int]], space: int) -> Table:
+    table = _table(space, "PROCESS", "STATE", "PID", "UP", "RESTARTS", "CPU", "MEMORY")
     seen = {process.service: process for process in vitals.processes}
     for service in [*states, *(name for name in seen if name not in states)]:
         state, restarts = states.get(service, ("running", 0))

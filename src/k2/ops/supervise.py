@@ -97,7 +97,7 @@ class Supervisor:
             service.restarts += 1
             service.state = "restarting"
             pause = backoff.next(0.5)
-            words = last_words(self.run_dir / f"{service.name}.err", began_at)
+            words = last_words(self.run_dir / f"{service.name}.err", began_at) if code > 0 else ""
             log.error(
                 "process ended",
                 extra={
