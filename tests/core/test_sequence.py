@@ -138,9 +138,16 @@ def test_what_a_restarted_counter_gave_before_it_was_noticed_is_missing_until_re
 )
 def test_what_is_no_restart(number: int, late_s: float, source: str) -> None:
     sequences = Sequences("kraken")
-    feed(sequences, [3, 10, 5_000])
+    feed(sequences, [3, 10, 4_999, 5_000])
     observation = sequences.observe(trade(number, 50_000 * SECOND + int(late_s * SECOND), source=source))
     assert observation.epoch == 0
+
+
+def test_the_youngest_trade_may_be_one_that_fills_a_hole() -> None:
+    sequences = Sequences("kraken")
+    feed(sequences, [10, 5_000, 5_002])
+    assert sequences.observe(trade(5_001, 60_000 * SECOND)).epoch == 0
+    assert sequences.observe(trade(10, 60_000 * SECOND + 1)).verdict is Verdict.DUPLICATE
 
 
 def test_trades_read_back_from_the_log_bring_their_epoch_with_them() -> None:
@@ -252,6 +259,58 @@ def test_after_a_crash_the_ledger_agrees_with_the_trades_again(run: list[tuple[s
         for number in sorted(missing):
             ledger += again.observe(trade(number, SECOND)).gaps
     assert "open" not in states(ledger).values()
+
+
+def ledger_gap(first: int, last: int, state: str = "open") -> Gap:
+    return Gap("kraken", SYMBOL, first, last, state, "from the ledger", 8, 7)  # type: ignore[arg-type]
+
+
+def test_what_a_heartbeat_announced_before_a_crash_is_taken_over() -> None:
+    sequences = Sequences("kraken")
+    feed(sequences, [1, 2])
+    assert sequences.adopt(ledger_gap(3, 9)) == ()
+    assert [(h.first_id, h.last_id, h.before_ts) for h in sequences.holes()] == [(3, 9, 20 * SECOND)]
+    assert ledger_gap(3, 9) in sequences.ledger()
+
+
+def test_a_gap_of_the_ledger_that_trades_have_shown_to_be_wider_is_cut_in_two() -> None:
+    sequences = Sequences("kraken")
+    feed(sequences, [1, 8])
+    events = sequences.adopt(ledger_gap(5, 7))
+    assert [(e.first_id, e.last_id, e.state) for e in events] == [(2, 4, "open"), (5, 7, "open")]
+    assert [g.state for o in feed(sequences, [2, 3, 4, 5, 6, 7]) for g in o.gaps] == ["healed", "healed"]
+
+
+def test_a_gap_of_the_ledger_whose_beginning_arrived_is_healed_as_far_as_it_goes() -> None:
+    sequences = Sequences("kraken")
+    feed(sequences, [1, 2, 3, 6])
+    (healed,) = sequences.adopt(ledger_gap(2, 5))
+    assert (healed.first_id, healed.last_id, healed.state) == (2, 3, "healed")
+    (healed,) = sequences.adopt(ledger_gap(1, 3))
+    assert (healed.first_id, healed.last_id, healed.state) == (1, 3, "healed")
+    assert [(h.first_id, h.last_id) for h in sequences.holes()] == [(4, 5)]
+
+
+def test_a_gap_that_the_ledger_has_given_up_stays_given_up() -> None:
+    sequences = Sequences("kraken")
+    feed(sequences, [1, 4])
+    assert sequences.adopt(ledger_gap(2, 3, "unavailable")) == ()
+    assert sequences.holes() == []
+    (gap,) = (event for event in sequences.ledger() if event.state == "unavailable")
+    assert gap == replace(ledger_gap(2, 3, "unavailable"), missing=((2, 3),))
+
+
+def test_gaps_of_other_epochs_symbols_and_times_before_the_start_are_left_alone() -> None:
+    sequences = Sequences("kraken")
+    feed(sequences, [10, 11])
+    before = sequences.dump()
+    for gap in (
+        replace(ledger_gap(12, 13), epoch=1),
+        replace(ledger_gap(12, 13), symbol="ETH-USD"),
+        ledger_gap(2, 9),
+    ):
+        assert sequences.adopt(gap) == ()
+    assert sequences.dump() == before
 
 
 def test_bytes_that_are_no_checkpoint_are_refused() -> None:
