@@ -149,6 +149,7 @@ def _to_simulator(config: Config) -> Config:
             config.exchange(name),
             ws_url=urls[f"K2_EXCHANGES_{name.upper()}_WS_URL"],
             rest_url=urls[f"K2_EXCHANGES_{name.upper()}_REST_URL"],
+            enabled=True,
         )
         for name in EXCHANGES
     }
