@@ -24,7 +24,7 @@ from k2.wire import open_log, open_store
 @click.option(
     "--latency-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Append five native int64 for each live trade: exchange, receive, append, loader-read and visible time, in ns.",
+    help="Append five native int64 for each live trade: exchange, receive, append, loader-read, visible time, in ns.",
 )
 @click.pass_obj
 def load(config: Config, latency_file: Path | None) -> None:

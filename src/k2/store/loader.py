@@ -1,8 +1,8 @@
 """The loader: follows the log into the store, so that every trade is visible within milliseconds and counted once.
 
 Trades go into the live tail at once; every second or so the tail's rows become a generation, which a second thread
-makes final (see `flush.py`) while the next one fills. After any error, and at the start, the loader takes the store over anew
-(see `commit.py`) and goes on at the last commit: what it had done since is invisible refuse or done again.
+makes final (see `flush.py`) while the next one fills. After any error, and at the start, the loader takes the store
+over anew (see `commit.py`) and goes on at the last commit: what it had done since is invisible refuse, or done again.
 """
 
 import logging
@@ -198,7 +198,7 @@ class Loader:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event, pause: Callable[[float], object] | None = None) -> None:
-        """Load until `stop`; then flush and return. Raises SupersededError, LogReplacedError; tries again after all else."""
+        """Load until `stop`, then flush. Raises SupersededError, LogReplacedError; after any other error it tries again."""
         wait = pause or stop.wait
         failures = 0
         while not stop.is_set():

@@ -27,7 +27,7 @@ class TradeKey(msgspec.Struct, frozen=True, gc=False):
 class Admission(NamedTuple):
     """What became of a run of records. The lists hold indices into it.
 
-    `apart`: let in while the trade before it was missing. `joined`: trades let in earlier whose predecessor is here now.
+    `apart`: let in while the trade before was missing. `joined`: trades let in earlier whose predecessor is here now.
     """
 
     keys: Sequence[TradeKey]
