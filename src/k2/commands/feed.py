@@ -92,6 +92,9 @@ def replay(config: Config, exchange: str, first: int | None, end: int | None, as
     except (ConfigError, LogError) as error:
         note(f"k2 replay {exchange}: {error}")
         sys.exit(2)
+    if not result.frames:
+        note(f"k2 replay {exchange}: no frames are kept in {config.log_dir}; name another data folder with --data")
+        sys.exit(2)
     if as_json:
         click.echo(msgspec.json.encode(_as_object(exchange, result)))
     else:
