@@ -208,8 +208,8 @@ def test_what_a_verb_says_when_nothing_runs(person: Person, verb: str) -> None:
         return
     done = person.k2(verb, *words, within=30)
     assert "Traceback" not in done.stderr
-    if verb == "streams":
-        assert done.returncode == 0
+    if verb in ("streams", "tail"):
+        assert done.returncode == 0, "an empty log is no error"
         return
     assert done.returncode in (1, 2), f"{done.stdout}{done.stderr}"
     assert done.stderr.strip(), "it says why"
