@@ -32,6 +32,8 @@ from k2.core.types import Confirmed, Event, Frame, Heartbeat, Hole, Refused, Res
 
 PAGE = 1_000
 HISTORY = "/0/public/Trades"
+# Errors which say that things are as they were asked to be, by method.
+AS_WISHED = {"subscribe": "Already subscribed", "unsubscribe": "Subscription Not Found"}
 SECOND_NS = 1_000_000_000
 DAY_NS = 86_400 * SECOND_NS
 
@@ -248,6 +250,8 @@ class Kraken:
         symbol = answer.symbol or (accepted.symbol if accepted else None)
         channel = accepted.channel if accepted else None
         if not answer.success:
+            if symbol and answer.error.startswith(AS_WISHED.get(answer.method, " ")):
+                return Confirmed("trade", (symbol,), answer.req_id, answer.method == "subscribe")
             return Refused(channel, symbol, answer.error[:200] or "no reason given", answer.req_id)
         if channel is None:
             raise ReadingError(reading.UNKNOWN_SHAPE, f"an answer to {answer.method[:60]!r} that names no channel")
