@@ -3,17 +3,18 @@
 import asyncio
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from feed_kit import page_payload, trade_frame
+from feed_kit import page_frame, page_payload, trade_frame
 
 from k2.config import FeedConfig
 from k2.core.sequence import Sequences
 from k2.core.session import Decoder
 from k2.core.types import Event, Frame, Gap
 from k2.exchanges import venue
-from k2.feed.healer import RETRIES, Healer
+from k2.feed.healer import AGAIN, RETRIES, Healer
 from k2.feed.rest import Answer, RestError, _retry_after
 
 Reply = Answer | RestError
@@ -179,17 +180,26 @@ def test_an_unreachable_venue_does_not_starve_the_holes_of_other_symbols() -> No
     assert "400" in rest.noted[0].reason
 
 
-def test_a_hole_that_was_given_up_before_is_tried_once_more_after_a_start() -> None:
+def test_a_hole_that_was_given_up_is_tried_at_the_start_and_then_ever_more_rarely() -> None:
     rest = Venue(lambda first, limit: page(first, limit, last=20, without=(5,)))
-    rest.decoder.run([trade_frame(1), trade_frame(10)])
+    rest.decoder.run([trade_frame(1), trade_frame(10), page_frame(2, [2, 3, 4, 6, 7, 8, 9])])
     (hole,) = rest.decoder.sequences.holes()
     rest.decoder.sequences.unavailable(hole, "gone", 1)
-    rest.heal(11, seconds=120)
-    assert {first for _, first in rest.asked} == {2, 5} or len(rest.asked) == 1
+    rest.heal(11, seconds=7200)
+    times = [at for at, _ in rest.asked]
+    assert times[0] < 1
+    assert 4 <= len(times) <= 7
+    assert all(b - a >= AGAIN[0] / 2 for a, b in pairwise(times))
     assert not rest.noted
+
+
+def test_a_hole_that_was_given_up_heals_when_the_venue_has_it_after_all() -> None:
+    rest = Venue(lambda first, limit: page(first, limit, last=20, without=(5,)))
+    rest.heal(1, 10, seconds=100)
+    assert [gap.state for gap in rest.noted] == ["unavailable"]
     rest.reply = lambda first, limit: page(first, limit, last=20)
-    rest.heal(12, seconds=120)
-    assert [gap.state for gap in rest.healed] == ["healed"]
+    rest.heal(12, seconds=10)
+    assert [(gap.state, gap.first_id) for gap in rest.healed] == [("healed", 2)]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("7", 7.0), (None, None), ("soon", None), ("", None)])

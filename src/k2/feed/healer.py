@@ -5,6 +5,7 @@ way that everything takes; whether a hole is healed is read from the trade ids a
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -19,8 +20,13 @@ from k2.core.types import Fault, Frame, Hole, RestRequest, Trade
 from k2.feed.recorder import Recorder
 from k2.feed.rest import Answer, Rest, RestError
 
-LOOK_EVERY = 0.05  # s
-RETRIES = (2.0, 8.0)  # s between asking again for what the venue said it does not have: REST may lag behind the feed
+LOOK_EVERY = 0.05  # s, at the most often
+RETRIES = (
+    2.0,
+    8.0,
+    30.0,
+)  # s between asking again for what the venue said it does not have: REST may lag behind the feed
+AGAIN = (300.0, 86_400.0)  # s: first and longest time until a hole that was given up is tried once more, quietly
 STRETCH = 900  # ids: about a page
 TRIES = 5  # times one page is asked for before another hole gets its turn
 LONGEST_WAIT = 300.0  # s that a Retry-After is honoured for
@@ -36,8 +42,9 @@ class _Case:
     next_at: float
     conclusive: int = 0
     last_error: str = "the venue did not answer"
-    given_up: bool = False  # was `unavailable` when this process started: tried once more, quietly
+    given_up: bool = False
     backoff: Backoff = field(default_factory=lambda: Backoff(1.0, 60.0))
+    rare: Backoff = field(default_factory=lambda: Backoff(*AGAIN))
 
 
 class Healer:
@@ -55,7 +62,6 @@ class Healer:
         self._cases: dict[tuple[str, int, int], _Case] = {}
         self._now = asyncio.get_running_loop().time
         self._news = asyncio.Event()
-        self._old = [_key(hole) for hole in sequences.holes(given_up=True)]
 
     def wake(self) -> None:
         """There may be a new hole."""
@@ -66,30 +72,30 @@ class Healer:
         while True:
             began = self._now()
             hole = self._ripest()
-            if hole is None and not self._cases:
-                self._news.clear()
-                await self._news.wait()
-            elif hole is None:
-                await asyncio.sleep(max(LOOK_EVERY, 20 * (self._now() - began)))
-            else:
+            if hole is not None:
                 await self._treat(hole)
+                continue
+            await asyncio.sleep(max(LOOK_EVERY, 20 * (self._now() - began)))
+            due = min((case.next_at for case in self._cases.values()), default=None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._news.wait()
+            self._news.clear()
 
     def _ripest(self) -> Hole | None:
+        """The longest known hole that is due; one that was given up only when no other is."""
         now = self._now()
-        holes = self.sequences.holes()
-        if self._old:
-            holes += [hole for hole in self.sequences.holes(given_up=True) if _key(hole) in self._old]
-        if not holes:
-            self._cases.clear()
-            return None
         cases = {}
-        for hole in holes:
-            key = _key(hole)
-            fresh = key not in self._cases
-            case = cases[key] = self._cases.get(key) or _Case(now, now + self.config.heal_delay)
-            case.given_up = case.given_up or (fresh and key in self._old)
+        ripest = None
+        for given_up in (False, True):
+            for hole in self.sequences.holes(given_up=given_up):
+                key = _key(hole)
+                case = cases[key] = self._cases.get(key) or _Case(now, now + self.config.heal_delay)
+                case.given_up = given_up
+                if ripest is None and now >= case.next_at:
+                    ripest = hole
         self._cases = cases
-        return next((hole for hole in holes if now >= cases[_key(hole)].next_at), None)
+        return ripest
 
     def _with_neighbours(self, hole: Hole) -> Hole:
         """The hole, stretched over the ones that follow closely: one page may fill them all."""
@@ -112,14 +118,11 @@ class Healer:
             return
         now = self._now()
         case.conclusive += conclusive
-        over = now - case.since >= self.config.heal_give_up
-        if case.given_up:
-            self._old.remove(_key(hole))
-            if not conclusive and not over:
-                self._old.append((hole.symbol, hole.epoch, missing[0][0]))
-                case.next_at = now + case.backoff.next(random.random())
-        elif over or case.conclusive > len(RETRIES):
+        if not case.given_up and (case.conclusive > len(RETRIES) or now - case.since >= self.config.heal_give_up):
             self._give_up(hole, case)
+            case.given_up = True
+        if case.given_up:
+            case.next_at = now + case.rare.next(random.random())
         else:
             pause = RETRIES[case.conclusive - 1] if conclusive else case.backoff.next(random.random())
             case.next_at = now + pause
@@ -127,9 +130,7 @@ class Healer:
     def _give_up(self, hole: Hole, case: _Case) -> None:
         event = self.sequences.unavailable(hole, case.last_error, time.time_ns())
         if event is not None:
-            _log.error(
-                "%s: trades %d..%d are missing for good: %s", hole.symbol, hole.first_id, hole.last_id, case.last_error
-            )
+            _log.error("%s: trades %d..%d cannot be had: %s", hole.symbol, hole.first_id, hole.last_id, case.last_error)
             self.recorder.note([event])
 
     async def _walk(self, hole: Hole, case: _Case) -> bool:
