@@ -1,7 +1,7 @@
 """The seam between K2 and a venue: what one module in `exchanges/` has to know.
 
-A venue is pure knowledge: names in, bytes out; bytes in, events out. The feed owns sockets, clocks and retries and calls
-these functions in its event loop; so none of them blocks, and none of them raises on anything a venue may send.
+A venue is pure knowledge: names in, bytes out; bytes in, events out. The feed owns sockets, clocks and retries and
+calls these functions in its event loop; so none of them blocks, and none raises on anything a venue may send.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Exchange(Protocol):
         """`BTC-USDT` to the venue's own name on the WebSocket, e.g. `BTCUSDT`."""
 
     def canonical(self, native_symbol: str) -> str:
-        """The venue's name (WebSocket or REST form) to `BASE-QUOTE` with canonical assets (XBT is BTC). Raises ValueError."""
+        """The venue's name (WebSocket or REST form) to `BASE-QUOTE` in canonical assets (XBT is BTC). Raises ValueError."""
 
     def subscribe(self, native_symbols: Sequence[str], request_id: int) -> list[bytes]:
         """Messages that subscribe all channels for these symbols; the first carries `request_id`, then counting up."""

@@ -1,7 +1,7 @@
 """The nouns of K2: frames come in, trades, holes and faults come out.
 
-Times are int nanoseconds since 1970 UTC. Prices and quantities are the exchange's own decimal text, unchanged: never a
-float. A trade's identity is (exchange, symbol, epoch, trade_id); `epoch` is 0 until a venue restarts a symbol's counter.
+Times are int nanoseconds since 1970 UTC. Prices and quantities are the exchange's own decimal text, unchanged: never
+a float. A trade's identity is (exchange, symbol, epoch, trade_id); `epoch` is 0 until a venue restarts a counter.
 """
 
 from typing import Literal, NamedTuple
@@ -93,7 +93,7 @@ Event = Trade | Heartbeat | Confirmed | Refused | Fault
 
 
 class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One event of the gap ledger. A gap is named by (exchange, symbol, epoch, first_id); its latest event is its state.
+    """One event of the gap ledger. A gap is named by (exchange, symbol, epoch, first_id); its latest event holds.
 
     `start`: capture of the symbol begins at `first_id` (== `last_id`), nothing is claimed before it.
     `open`: ids first_id..last_id are missing. `healed`: all of them have arrived.
@@ -114,7 +114,7 @@ class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Hole(NamedTuple):
-    """A range of missing ids that REST is asked for, with the times of the trades on both sides where known (else 0)."""
+    """A range of missing ids that REST is asked for, with the times of the trades on both sides where known, else 0."""
 
     symbol: str
     native_symbol: str
