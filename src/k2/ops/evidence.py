@@ -117,6 +117,8 @@ class LogSide:
                 if not batches:
                     break
                 for batch in batches:
+                    if batch.offset >= end:
+                        break
                     values = batch.values[: max(0, end - batch.offset)]
                     self.positions[stream] = batch.offset + len(values)
                     if stream == GAPS_STREAM:

@@ -120,9 +120,11 @@ def _frames(
     store: Store, log: Log, exchange: str, positions: dict[str, int], number: int, incarnation: int, max_bytes: int
 ) -> int:
     stream = frames_stream(exchange)
-    start = positions.get(stream, 0)
-    offset, left = start, max_bytes
-    while left > 0 and (batches := read_on(log, stream, offset, min(left, INPUT_BYTES))):
+    start = offset = positions.get(stream, 0)
+    left = max_bytes
+    _, end = log.bounds(stream)  # not chased: frames go on coming
+    while offset < end and left > 0:
+        batches = read_on(log, stream, offset, min(left, INPUT_BYTES))
         offset = batches[0].offset  # the stream may begin later than 0
         body = b"".join([b"".join(batch.values) for batch in batches])
         store.insert(

@@ -31,7 +31,8 @@ GENERATION_ROWS = 500_000  # of one generation while catching up
 KEEP_S = 2.5  # a committed generation stays in the tail so long: for queries that began before its commit
 REPLACE_S = 4.0  # time between two replacements of the tail ...
 REPLACE_INSERTS = 400  # ... or so many inserts
-FLUSH_SHARE = 0.15  # of the time that flushing may take
+FLUSH_SHARE = 0.15  # of the time that flushing should take at most ...
+FLUSH_AT_LEAST_S = 4.0  # ... but so often it happens anyway
 FRAMES_BYTES = 64 << 20  # of frames in one generation and exchange
 
 
@@ -227,7 +228,8 @@ class Loader:
                     self.load()
                 if flushing and (flushing.done() or self._trades >= TAIL_ROWS):
                     _, took = flushing.result()
-                    next_flush = time.monotonic() + max(self._config.flush_s - took, took / FLUSH_SHARE - took)
+                    period = max(self._config.flush_s, min(took / FLUSH_SHARE, FLUSH_AT_LEAST_S))
+                    next_flush = time.monotonic() + period - took
                     flushing = None
                 now = time.monotonic()
                 if not flushing and (now >= next_flush or self._trades >= TAIL_ROWS):
