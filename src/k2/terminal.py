@@ -2,16 +2,19 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def console(stderr: bool = False) -> Console:
+def console(stderr: bool = False) -> "Console":
     """A console for stdout, or stderr for progress and notes."""
+    from rich.console import Console  # here, since it takes longer to load than a service may take to start
+
     return Console(stderr=stderr, highlight=False)
 
 
@@ -27,6 +30,8 @@ def emit(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool = 
             click.echo(msgspec.json.encode(dict(zip(columns, row, strict=True))))
         return
     if sys.stdout.isatty():
+        from rich.table import Table
+
         table = Table(*columns, title=title or None, title_justify="left", header_style="bold", box=None)
         for row in rows:
             table.add_row(*("" if cell is None else str(cell) for cell in row))

@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 import time
-from email.utils import parsedate_to_datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,6 +85,8 @@ def _retry_after(text: str | None) -> float | None:
         return None
     if text.strip().isdigit():
         return float(text)
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except ValueError:
