@@ -12,7 +12,8 @@ from sim_client import heard, running, told
 
 from k2.config import EXCHANGES
 from k2.core.types import Confirmed
-from k2.sim.generator import LONGEST_BURST, Arrivals, Instrument, VenueClock, reference_price
+from k2.sim.generator import LEVELS, LONGEST_BURST, Arrivals, Instrument, VenueClock, reference_price
+from k2.sim.truth import RECORD, Made, packed
 from k2.sim.venues.rfc3339 import parse, stamp
 
 SECOND = 1_000_000_000
@@ -66,11 +67,17 @@ def test_ids_are_dense_and_prices_stay_near(seed: int, symbol: str) -> None:
     first = instrument.last_id + 1
     assert first > 1_000_000
     rng = random.Random(seed)
-    made = [one for n in range(200) for one in instrument.trade(n, n & 1, rng.randint(1, 6), rng.getrandbits(40))]
-    assert [one[0] for one in made] == list(range(first, first + len(made)))
+    instrument.row = lambda trade_id, level, size, head, tail: b"%d %d" % (trade_id, instrument.levels[level])
+    rows = [
+        row for n in range(200) for row in instrument.trade(n, n & 1, rng.randint(1, 6), rng.getrandbits(40), b"", b"")
+    ]
+    made = [tuple(map(int, row.split())) for row in rows]
+    assert [number for number, _ in made] == list(range(first, first + len(made)))
     reference = reference_price(symbol) * 10**8
-    assert all(reference * 0.4 < price < reference * 2.2 or price < 20 for _, price, _ in made)
-    assert len(instrument.pending) == 5 * len(made)
+    assert all(reference * 0.9 < price < reference * 1.1 or price < 3 * LEVELS for _, price in made)
+    records = [Made(*fields) for fields in RECORD.iter_unpack(packed(instrument.pending))]
+    assert [(record.trade_id, record.price) for record in records] == made
+    assert all(record.quantity > 0 and record.price_scale == record.quantity_scale == 8 for record in records)
 
 
 @given(

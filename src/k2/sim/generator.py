@@ -8,6 +8,7 @@ never waits for anybody: what was due is made, with the time at which it was due
 import math
 import random
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
 from k2.sim.truth import Made, flags
@@ -31,10 +32,11 @@ USD_PRICES = {
     "GBP": 1.3,
 }
 WEIGHTS = {"BTC": 30, "ETH": 20, "SOL": 12, "XRP": 8, "DOGE": 6, "BNB": 5}
-# (exchange_ts ns, buy, [(trade_id, price in ticks, index of the quantity)]) to the payloads of frames
-Render = Callable[[int, int, list[tuple[int, int, int]]], list[bytes]]
+# (trade_id, index of the price level, index of the quantity, and what `Venue.moment` gave) to the trade's text
+Row = Callable[[int, int, int, bytes, bytes], bytes]
 _TABLE = 4096
 _STEPS = 256
+LEVELS = 2048  # prices that an instrument can have; about 2 % to either side of the middle
 _WAITS = [-math.log(1 - (n + 0.5) / _TABLE) for n in range(_TABLE)]  # exponential waits, mean 1, equally likely
 _WORTHS = [random.Random(n).lognormvariate(5.0, 1.6) for n in range(_TABLE)]  # of single trades, in the quote asset
 LONGEST_BURST = 24
@@ -50,34 +52,16 @@ def _price_from_name(asset: str) -> float:
     return float(10 ** (random.Random(asset).uniform(-1, 2)))
 
 
-def _unprepared(ts: int, buy: int, made: list[tuple[int, int, int]]) -> list[bytes]:
+def _unprepared(trade_id: int, level: int, size: int, head: bytes, tail: bytes) -> bytes:
     raise AssertionError("a venue has to prepare an instrument before it trades")
 
 
 class Instrument:
-    """One symbol at one venue: its counter, its walking price and what it made since the last flush."""
+    """One symbol at one venue: its counter, its walking price and what it made since the last flush.
 
-    __slots__ = (
-        "_factor",
-        "_flags",
-        "_high",
-        "_low",
-        "_scale",
-        "_steps",
-        "_true_quantities",
-        "epoch",
-        "last_id",
-        "last_ts",
-        "native",
-        "pending",
-        "price",
-        "price_decimals",
-        "quantities",
-        "quantity_decimals",
-        "render",
-        "symbol",
-        "weight",
-    )
+    Prices and quantities come from tables, so that a venue can print all of them beforehand: `levels` are prices in
+    ticks of 10**-`price_decimals`, `sizes` quantities in steps of 10**-`quantity_decimals`.
+    """
 
     def __init__(
         self,
@@ -91,59 +75,67 @@ class Instrument:
         """`printed_decimals`: places that the venue prints at least, beyond what its tick has (0: none)."""
         self.symbol, self.native = symbol, native
         self.weight = WEIGHTS.get(symbol.split("-", maxsplit=1)[0], 2)
-        reference = reference_price(symbol)
         self.price_decimals, self.quantity_decimals = price_decimals, quantity_decimals
-        self.price = max(10, round(reference * 10**price_decimals * rng.uniform(0.97, 1.03)))
-        self._low, self._high = max(3, self.price // 2), self.price * 2
-        spread = max(1.0, self.price * 4e-5)
-        steps = [round(rng.gauss(0, spread)) for _ in range(_STEPS // 2)]
-        self._steps = steps + [-step for step in steps]
-        price_scale, quantity_scale = (max(n, printed_decimals) for n in (price_decimals, quantity_decimals))
-        self._factor = 10 ** (price_scale - price_decimals)
-        self._scale = price_scale
-        self._flags = [flags(price_scale, quantity_scale, buy) for buy in (0, 1)]
+        reference = reference_price(symbol)
+        self.levels = _levels(max(10, round(reference * 10**price_decimals)), rng)
         unit = 10**quantity_decimals / reference * rng.uniform(0.7, 1.4)
-        self.quantities = [max(1, round(worth * unit)) for worth in _WORTHS]
-        self._true_quantities = [n * 10 ** (quantity_scale - quantity_decimals) for n in self.quantities]
+        self.sizes = [max(1, round(worth * unit)) for worth in _WORTHS]
+        price_scale, quantity_scale = (max(n, printed_decimals) for n in (price_decimals, quantity_decimals))
+        self._prices = [n * 10 ** (price_scale - price_decimals) for n in self.levels]
+        self._quantities = [n * 10 ** (quantity_scale - quantity_decimals) for n in self.sizes]
+        self._flags = [flags(price_scale, quantity_scale, buy) for buy in (0, 1)]
+        steps = [round(rng.gauss(0, 2)) for _ in range(_STEPS // 2)]
+        self._steps = steps + [-step for step in steps]
+        self._level = LEVELS // 2
         self.last_id = rng.randrange(1_000_000, 900_000_000)
         self.last_ts = 0
         self.epoch = 0
         self.pending: list[int] = []  # as `truth.packed` wants it
-        self.render: Render = _unprepared
+        self.row: Row = _unprepared
 
-    def trade(self, exchange_ts: int, buy: int, count: int, word: int) -> list[tuple[int, int, int]]:
-        """Make `count` trades of one taker order: (trade_id, price in ticks, quantity index). Fills `pending`.
+    def trade(self, exchange_ts: int, buy: int, count: int, word: int, head: bytes, tail: bytes) -> list[bytes]:
+        """Make `count` trades of one taker order and print each with `row`. Fills `pending`.
 
         `word` holds 20 random bits for each trade; more are drawn from it as needed.
         """
-        steps, low, high, price, trade_id = self._steps, self._low, self._high, self.price, self.last_id
-        factor, quantities, flag, pending = self._factor, self._true_quantities, self._flags[buy], self.pending.extend
-        made = []
+        steps, prices, quantities, flag = self._steps, self._prices, self._quantities, self._flags[buy]
+        level, trade_id, row, pending = self._level, self.last_id, self.row, self.pending.extend
+        rows = []
         while True:
-            moved = price + steps[word & 255]
-            if low < moved < high:
-                price = moved
+            moved = level + steps[word & 255]
+            if 0 <= moved < LEVELS:
+                level = moved
             trade_id += 1
-            index = word >> 8 & 4095
-            made.append((trade_id, price, index))
-            pending((trade_id, exchange_ts, price * factor, quantities[index], flag))
+            size = word >> 8 & 4095
+            pending((trade_id, exchange_ts, prices[level], quantities[size], flag))
+            rows.append(row(trade_id, level, size, head, tail))
             count -= 1
             if count <= 0:
                 break
             word = (word * 6364136223846793005 + 1442695040888963407 >> 11) & 0xFFFFFFFFFFFFF
-        self.price, self.last_id, self.last_ts = price, trade_id, exchange_ts
-        return made
+        self._level, self.last_id, self.last_ts = level, trade_id, exchange_ts
+        return rows
 
     def resume(self, newest: Made) -> None:
         """Go on after the newest trade on disk."""
         self.last_id, self.last_ts = newest.trade_id, newest.exchange_ts
-        if newest.price_scale == self._scale:
-            self.price = min(self._high, max(self._low, newest.price // self._factor))
+        self._level = min(LEVELS - 1, bisect_left(self._prices, newest.price))
 
     def restart_ids(self) -> None:
         """Begin a new epoch: the venue lists the symbol anew and counts from 1."""
         self.epoch += 1
         self.last_id = 0
+
+
+def _levels(middle: int, rng: random.Random) -> list[int]:
+    """Ascending prices in ticks around `middle`, unevenly spaced."""
+    spacing = max(1, round(middle * 2e-5))
+    price = max(1, middle - spacing * LEVELS // 2)
+    levels = []
+    for _ in range(LEVELS):
+        price += rng.randint(1, 2 * spacing - 1)
+        levels.append(price)
+    return levels
 
 
 class Arrivals:

@@ -44,6 +44,7 @@ class Market:
         self.made = 0
         self.sent_frames = 0
         self._counted = 0
+        self._time_unit = venue.time_unit
         self.now_ns = 0
         self.every: frozenset[str] = frozenset()
         self._tapes: dict[str, Tape] = {}
@@ -86,13 +87,14 @@ class Market:
 
     def order(self, instrument: Instrument, now_ns: int, count: int, word: int) -> None:
         """A taker order at our time `now_ns`: `count` trades, to be sent at the next flush. `word`: 42 random bits."""
-        clock, unit = self.clock, self.venue.time_unit
+        clock, unit = self.clock, self._time_unit
         ts = (now_ns + clock.offset if clock.steady else clock.at(now_ns)) // unit * unit
         ts = max(ts, instrument.last_ts)
         if not instrument.pending:
             self._dirty.append(instrument)
-        buy = word & 1
-        payloads = instrument.render(ts, buy, instrument.trade(ts, buy, count, word >> 1))
+        buy, venue = word & 1, self.venue
+        head, tail = venue.moment(ts, buy)
+        payloads = venue.bundle(instrument.trade(ts, buy, count, word >> 1, head, tail))
         self.made += count
         native, symbols, frames = instrument.native, self._symbols.append, self._frames.append
         for payload in payloads:
@@ -179,7 +181,6 @@ class Market:
         self._counted = self.made
 
     def close(self) -> None:
-        self.flush()
         self.close_all(1001, "Going away")
         for tape in self._tapes.values():
             tape.close()

@@ -64,7 +64,7 @@ class Connection(WSListener):
             self.last_pong = time.monotonic()
         elif kind == WSMsgType.CLOSE:
             if not transport.is_close_frame_sent:
-                transport.send_close(frame.get_close_code(), frame.get_close_message())
+                transport.send_close(WSCloseCode.OK)
             transport.disconnect()
 
     def pause_writing(self) -> None:

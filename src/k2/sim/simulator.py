@@ -211,11 +211,7 @@ class Simulator:
                 checked = now
                 beats = {client: at for client, at in beats.items() if now - at < 10}
                 self._once_a_second()
-            if (
-                self.options.exit_when_drained
-                and self.drained
-                and not any(m.shaper.pending() for m in self.markets.values())
-            ):
+            if self.options.exit_when_drained and self.drained:
                 self.stop()
 
     def _once_a_second(self) -> None:
@@ -243,7 +239,9 @@ class Simulator:
 
     @property
     def drained(self) -> bool:
-        """Everything was sent: captures played to their ends, or the trades asked for all made."""
+        """Captures played to their ends, or the trades asked for all made; and no frame is held back."""
+        if any(market.shaper.pending() for market in self.markets.values()):
+            return False
         return all(player.drained for player in self.players) if self.players else self.finished
 
     def pause(self, paused: bool) -> None:

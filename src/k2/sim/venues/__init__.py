@@ -3,7 +3,7 @@
 `Client` is a connection and `Book` the venue's trades as its module sees them; the server implements both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from k2.sim.generator import Instrument
@@ -80,7 +80,13 @@ class Venue(Protocol):
         """(price places, quantity places, places printed at least) of an instrument at about this price."""
 
     def prepare(self, instrument: Instrument) -> None:
-        """Set `instrument.render`: (exchange_ts ns, buy, [(trade_id, ticks, quantity index)]) to payloads."""
+        """Print the instrument's prices and sizes, and set its `row`, which prints a trade."""
+
+    def moment(self, exchange_ts: int, buy: int) -> tuple[bytes, bytes]:
+        """What all trades of an order share, in the two pieces that `row` wants."""
+
+    def bundle(self, rows: list[bytes]) -> list[bytes]:
+        """The rows of one order as payloads of frames."""
 
     def greet(self, client: Client, book: Book) -> None:
         """What the venue says first."""
@@ -113,9 +119,9 @@ def padded(number: int, scale: int, places: int) -> str:
     return decimal_text(number * 10**missing, places) if missing > 0 else decimal_text(number, scale)
 
 
-def pattern(places: int) -> bytes:
-    """The %-pattern that prints (whole, fraction) with this many places; with none the fraction prints nothing."""
-    return b"%%d.%%0%dd" % places if places else b"%d%.0d"
+def printed(numbers: Sequence[int], scale: int, places: int) -> list[bytes]:
+    """Each number / 10**`scale` with at least `places` places."""
+    return [padded(number, scale, places).encode() for number in numbers]
 
 
 def bounded(text: str | None, default: int, highest: int) -> int | None:

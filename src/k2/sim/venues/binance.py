@@ -14,7 +14,7 @@ import msgspec
 
 from k2.sim.generator import Instrument
 from k2.sim.truth import Made, decimal_text
-from k2.sim.venues import Answer, Book, Client, bounded, pattern
+from k2.sim.venues import Answer, Book, Client, bounded, printed
 
 PLACES = 8
 PING_EVERY, PONG_WITHIN = 20.0, 60.0
@@ -45,24 +45,26 @@ class Binance:
         return (places if price >= 0.01 else PLACES), size, PLACES
 
     def prepare(self, instrument: Instrument) -> None:
-        places, unit = instrument.price_decimals, 10**instrument.price_decimals
-        factor = 10 ** (PLACES - instrument.quantity_decimals)
-        quantities = [decimal_text(n * factor, PLACES).encode() for n in instrument.quantities]
+        prices = printed(instrument.levels, instrument.price_decimals, PLACES)
+        sizes = printed(instrument.sizes, instrument.quantity_decimals, PLACES)
         native = instrument.native.encode()
         template = (
-            b'{"stream":"' + native.lower() + b'@trade","data":{"e":"trade","E":%d,"s":"' + native + b'","t":%d,"p":"'
-            + pattern(places) + (b"0" * (PLACES - places) if places else b"." + b"0" * PLACES)
-            + b'","q":"%b","T":%d,"m":%b,"M":true}}'
+            b'{"stream":"' + native.lower() + b'@trade","data":{"e":"trade","E":%b,"s":"' + native
+            + b'","t":%d,"p":"%b","q":"%b","T":%b'
         )  # fmt: skip
 
-        def render(ts: int, buy: int, made: list[tuple[int, int, int]]) -> list[bytes]:
-            ms, maker = ts // 1_000_000, b"false" if buy else b"true"
-            return [
-                template % (ms + (trade_id & 1), trade_id, price // unit, price % unit, quantities[index], ms, maker)
-                for trade_id, price, index in made
-            ]
+        def row(trade_id: int, level: int, size: int, head: bytes, tail: bytes) -> bytes:
+            return template % (head, trade_id, prices[level], sizes[size], tail)
 
-        instrument.render = render
+        instrument.row = row
+
+    def moment(self, exchange_ts: int, buy: int) -> tuple[bytes, bytes]:
+        ms = exchange_ts // 1_000_000
+        tail = b'%d,"m":false,"M":true}}' if buy else b'%d,"m":true,"M":true}}'
+        return b"%d" % (ms + 1), tail % ms  # the message leaves after the trade
+
+    def bundle(self, rows: list[bytes]) -> list[bytes]:
+        return rows
 
     def greet(self, client: Client, book: Book) -> None:
         client.memory["ping"] = client.now()

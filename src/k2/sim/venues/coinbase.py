@@ -14,13 +14,13 @@ import msgspec
 
 from k2.sim.generator import Instrument
 from k2.sim.truth import Made
-from k2.sim.venues import Answer, Book, Client, bounded, padded, pattern
+from k2.sim.venues import Answer, Book, Client, bounded, padded, printed
 from k2.sim.venues.rfc3339 import stamp
 
 CHANNELS = ("matches", "heartbeat")
 SUBSCRIBE_WITHIN = 5.0
 REST_PLACES = 8
-_SEQUENCES_PER_TRADE = 7
+SEQUENCE = b"7%d"  # ascends with the trade ids, as it counts more than trades
 _encode = msgspec.json.encode
 
 
@@ -46,24 +46,20 @@ class Coinbase:
         return (places if price >= 0.01 else 8), (8 if price >= 10 else 6 if price >= 1 else 1), 0
 
     def prepare(self, instrument: Instrument) -> None:
-        unit, scale = 10**instrument.price_decimals, instrument.quantity_decimals
-        quantities = [_trimmed(padded(n, scale, 0)).encode() for n in instrument.quantities]
-        price_pattern = pattern(instrument.price_decimals)
+        prices = [_trimmed(text) for text in printed(instrument.levels, instrument.price_decimals, 0)]
+        sizes = [_trimmed(text) for text in printed(instrument.sizes, instrument.quantity_decimals, 0)]
         template = _template("match", instrument.native)
 
-        def render(ts: int, buy: int, made: list[tuple[int, int, int]]) -> list[bytes]:
-            time, maker = stamp(ts), b"sell" if buy else b"buy"
-            out = []
-            for trade_id, price, index in made:
-                text = price_pattern % (price // unit, price % unit)
-                if unit > 1:
-                    text = text.rstrip(b"0").rstrip(b".")
-                out.append(
-                    template % (trade_id, trade_id, trade_id, maker, quantities[index], text, _sequence(trade_id), time)
-                )
-            return out
+        def row(trade_id: int, level: int, size: int, head: bytes, tail: bytes) -> bytes:
+            return template % (trade_id, head, sizes[size], prices[level], trade_id, tail)
 
-        instrument.render = render
+        instrument.row = row
+
+    def moment(self, exchange_ts: int, buy: int) -> tuple[bytes, bytes]:
+        return _orders(exchange_ts, buy), stamp(exchange_ts)
+
+    def bundle(self, rows: list[bytes]) -> list[bytes]:
+        return rows
 
     def greet(self, client: Client, book: Book) -> None:
         client.memory["opened"] = client.now()
@@ -79,8 +75,8 @@ class Coinbase:
                 newest = book.latest(instrument, 1)
                 last = newest[0].trade_id if newest else 0
                 client.send(
-                    b'{"type":"heartbeat","last_trade_id":%d,"product_id":"%b","sequence":%d,"time":"%b"}'
-                    % (last, native.encode(), _sequence(last) + 1, time)
+                    b'{"type":"heartbeat","last_trade_id":%d,"product_id":"%b","sequence":%b,"time":"%b"}'
+                    % (last, native.encode(), SEQUENCE % last, time)
                 )
 
     def receive(self, client: Client, message: bytes, book: Book) -> None:
@@ -126,19 +122,10 @@ class Coinbase:
 
     def _last_match(self, client: Client, native: str, book: Book) -> None:
         for made in book.latest(book.by_native[native], 1):
-            client.send(
-                _template("last_match", native)
-                % (
-                    made.trade_id,
-                    made.trade_id,
-                    made.trade_id,
-                    b"sell" if made.buy else b"buy",
-                    _trimmed(made.quantity_text).encode(),
-                    _trimmed(made.price_text).encode(),
-                    _sequence(made.trade_id),
-                    stamp(made.exchange_ts),
-                )
-            )
+            size, price = (_trimmed(text.encode()) for text in (made.quantity_text, made.price_text))
+            number, ts = made.trade_id, made.exchange_ts
+            fields = (number, _orders(ts, made.buy), size, price, number, stamp(ts))
+            client.send(_template("last_match", native) % fields)
 
     def channel(self, payload: bytes) -> tuple[str, str | None]:
         try:
@@ -198,18 +185,25 @@ def _row(made: Made) -> bytes:
 
 def _template(kind: str, native: str) -> bytes:
     return (
-        b'{"type":"' + kind.encode() + b'","trade_id":%d,"maker_order_id":"27fff20b-af29-4f45-8744-%012x",'
-        b'"taker_order_id":"1da6ce16-c8da-4732-9f71-%012x","side":"%b","size":"%b","price":"%b","product_id":"'
-        + native.encode() + b'","sequence":%d,"time":"%b"}'
+        b'{"type":"' + kind.encode() + b'","trade_id":%d,%b,"size":"%b","price":"%b","product_id":"'
+        + native.encode() + b'","sequence":' + SEQUENCE + b',"time":"%b"}'
     )  # fmt: skip
 
 
-def _sequence(trade_id: int) -> int:
-    return trade_id * _SEQUENCES_PER_TRADE
+def _orders(exchange_ts: int, buy: int) -> bytes:
+    """The two orders that met, and the maker's side."""
+    return (
+        b'"maker_order_id":"27fff20b-af29-4f45-8744-%012x","taker_order_id":"1da6ce16-c8da-4732-9f71-%012x","side":"%b"'
+        % (
+            exchange_ts >> 12,
+            exchange_ts >> 11 & 0xFFFFFFFFFFFF,
+            b"sell" if buy else b"buy",
+        )
+    )
 
 
-def _trimmed(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def _trimmed(text: bytes) -> bytes:
+    return text.rstrip(b"0").rstrip(b".") if b"." in text else text
 
 
 def _wanted(request: Any) -> dict[str, set[str]]:

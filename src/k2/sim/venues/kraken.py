@@ -15,7 +15,7 @@ import msgspec
 
 from k2.sim.generator import Instrument
 from k2.sim.truth import Made
-from k2.sim.venues import Answer, Book, Client, bounded, padded, pattern
+from k2.sim.venues import Answer, Book, Client, bounded, padded, printed
 from k2.sim.venues.rfc3339 import stamp
 
 REST_NAMES = {"BTC": "XBT", "DOGE": "XDG"}
@@ -29,6 +29,7 @@ _STATUS = (
     b'{"channel":"status","type":"update","data":[{"version":"2.0.10","system":"online","api_version":"v2",'
     b'"connection_id":%d}]}'
 )
+_TRADE = b'","side":"%b","price":%b,"qty":%b,"ord_type":"market","trade_id":%d,"timestamp":"%b"}'
 _encode = msgspec.json.encode
 
 
@@ -59,22 +60,20 @@ class Kraken:
         return PRICE_PLACES.get(symbol.split("-", maxsplit=1)[0], general), QUANTITY_PLACES, 0
 
     def prepare(self, instrument: Instrument) -> None:
-        unit = 10**instrument.price_decimals
-        quantities = [padded(n, instrument.quantity_decimals, QUANTITY_PLACES).encode() for n in instrument.quantities]
-        template = (
-            b'{"symbol":"' + instrument.native.encode() + b'","side":"%b","price":' + pattern(instrument.price_decimals)
-            + b',"qty":%b,"ord_type":"market","trade_id":%d,"timestamp":"%b"}'
-        )  # fmt: skip
+        prices = printed(instrument.levels, instrument.price_decimals, 0)
+        sizes = printed(instrument.sizes, instrument.quantity_decimals, QUANTITY_PLACES)
+        template = b'{"symbol":"' + instrument.native.encode() + _TRADE
 
-        def render(ts: int, buy: int, made: list[tuple[int, int, int]]) -> list[bytes]:
-            time, side = stamp(ts), b"buy" if buy else b"sell"
-            rows = [
-                template % (side, price // unit, price % unit, quantities[index], trade_id, time)
-                for trade_id, price, index in made
-            ]
-            return [b'{"channel":"trade","type":"update","data":[' + b",".join(rows) + b"]}"]
+        def row(trade_id: int, level: int, size: int, head: bytes, tail: bytes) -> bytes:
+            return template % (head, prices[level], sizes[size], trade_id, tail)
 
-        instrument.render = render
+        instrument.row = row
+
+    def moment(self, exchange_ts: int, buy: int) -> tuple[bytes, bytes]:
+        return b"buy" if buy else b"sell", stamp(exchange_ts)
+
+    def bundle(self, rows: list[bytes]) -> list[bytes]:
+        return [b'{"channel":"trade","type":"update","data":[' + b",".join(rows) + b"]}"]
 
     def greet(self, client: Client, book: Book) -> None:
         client.send(_STATUS % (book.now() * 1_000 % (1 << 63)))
@@ -125,18 +124,11 @@ class Kraken:
                 self._snapshot(client, native, book)
 
     def _snapshot(self, client: Client, native: str, book: Book) -> None:
-        rows = [
-            b'{"symbol":"%b","side":"%b","price":%b,"qty":%b,"ord_type":"market","trade_id":%d,"timestamp":"%b"}'
-            % (
-                native.encode(),
-                made.side.encode(),
-                made.price_text.encode(),
-                made.quantity_text.encode(),
-                made.trade_id,
-                stamp(made.exchange_ts),
-            )
-            for made in book.latest(book.by_native[native], SNAPSHOT)
-        ]
+        template = b'{"symbol":"' + native.encode() + _TRADE
+        rows = []
+        for made in book.latest(book.by_native[native], SNAPSHOT):
+            price, quantity = made.price_text.encode(), made.quantity_text.encode()
+            rows.append(template % (made.side.encode(), price, quantity, made.trade_id, stamp(made.exchange_ts)))
         if rows:
             client.send(b'{"channel":"trade","type":"snapshot","data":[' + b",".join(rows) + b"]}")
 
