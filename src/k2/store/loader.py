@@ -199,7 +199,7 @@ class Loader:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event, pause: Callable[[float], object] | None = None) -> None:
-        """Load until `stop`, then flush. Raises SupersededError, LogReplacedError; after any other error it tries again."""
+        """Load until `stop`, then flush. Raises SupersededError, LogReplacedError; any other error it survives."""
         wait = pause or stop.wait
         failures = 0
         while not stop.is_set():
