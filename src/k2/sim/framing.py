@@ -5,14 +5,15 @@ import struct
 TEXT, BINARY = 0x81, 0x82  # FIN set, opcode 1 or 2
 _LONG = struct.Struct(">BBH").pack
 _LONGEST = struct.Struct(">BBQ").pack
-_HEADS = [bytes((TEXT, n)) if n < 126 else _LONG(TEXT, 126, n) for n in range(1024)]
+SHORT = 1024
+HEADS = [bytes((TEXT, n)) if n < 126 else _LONG(TEXT, 126, n) for n in range(SHORT)]  # of short text frames, by size
 
 
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:
     """One whole, unmasked frame."""
     size = len(payload)
-    if size < 1024 and opcode == TEXT:
-        return _HEADS[size] + payload
+    if size < SHORT and opcode == TEXT:
+        return HEADS[size] + payload
     if size < 126:
         return bytes((opcode, size)) + payload
     if size < 65536:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from k2.metrics import SIM_TRADES
 from k2.sim.faults import FRAME_FAULTS, Faults, Shaper
-from k2.sim.framing import frame
+from k2.sim.framing import HEADS, SHORT, frame
 from k2.sim.generator import Instrument, VenueClock, reference_price
 from k2.sim.truth import Made, Tape, epochs, packed, tape_file
 from k2.sim.venues import Client, Venue
@@ -98,8 +98,9 @@ class Market:
         self.made += count
         native, symbols, frames = instrument.native, self._symbols.append, self._frames.append
         for payload in payloads:
+            size = len(payload)
             symbols(native)
-            frames(frame(payload))
+            frames(HEADS[size] + payload if size < SHORT else frame(payload))
 
     def flush(self) -> None:
         """Write the new trades down, then send them. Raises OSError if they cannot be written; then nothing is sent."""

@@ -135,6 +135,7 @@ def _described(faults: Faults) -> list[dict[str, Any]]:
     return [
         {"id": one.id, "played": one.played, **msgspec.to_builtins(one.order), "amount": one.amount}
         for one in faults.standing
+        if not one.spent
     ]
 
 

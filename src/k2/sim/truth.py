@@ -86,15 +86,16 @@ class Tape:
 
     def append(self, records: bytes) -> None:
         """Add whole records, ids above all present ones. Raises OSError (a full disk) and then keeps none of them."""
-        view = memoryview(records)
+        size = len(records)
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            written = os.write(self._fd, records)
+            while written < size:
+                written += os.write(self._fd, records[written:])
         except OSError:
             os.ftruncate(self._fd, self.count * SIZE)
             os.lseek(self._fd, 0, os.SEEK_END)
             raise
-        self.count += len(records) // SIZE
+        self.count += size // SIZE
 
     def rows(self, start: int, limit: int) -> list[Made]:
         """Up to `limit` trades from index `start` on."""
