@@ -35,7 +35,7 @@ class Exchange(Protocol):
         """`BTC-USDT` to the venue's own name on the WebSocket, e.g. `BTCUSDT`."""
 
     def canonical(self, native_symbol: str) -> str:
-        """The venue's name (WebSocket or REST form) to `BASE-QUOTE` in canonical assets (XBT is BTC). Raises ValueError."""
+        """The venue's name (WebSocket or REST form) to `BASE-QUOTE`, XBT being BTC. Raises ValueError."""
 
     def subscribe(self, native_symbols: Sequence[str], request_id: int) -> list[bytes]:
         """Messages that subscribe all channels for these symbols; the first carries `request_id`, then counting up."""
