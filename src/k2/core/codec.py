@@ -72,15 +72,15 @@ def encode_frame(frame: Frame) -> bytes:
 def encode_frames(frames: Iterable[Frame]) -> list[bytes]:
     """Each frame as one RowBinary row: `encode_frame` for many, quicker."""
     rows: list[bytes] = []
-    add, pack, short, longest = rows.append, _pack_ts, _SHORT, len(_SHORT)
-    before: tuple[str, str, str] | None = None
+    add, join, pack, short, longest = rows.append, b"".join, _pack_ts, _SHORT, len(_SHORT)
+    same_kind = same_connection = same_request = None
     head = b""
     for recv_ts, kind, connection, request, payload in frames:
-        if (kind, connection, request) != before:
-            before = (kind, connection, request)
+        if kind is not same_kind or connection is not same_connection or request is not same_request:
+            same_kind, same_connection, same_request = kind, connection, request
             head = _frame_head(kind, connection, request)
         size = len(payload)
-        add(pack(recv_ts) + head + (short[size] if size < longest else _varint(size)) + payload)
+        add(join((pack(recv_ts), head, short[size] if size < longest else _varint(size), payload)))
     return rows
 
 

@@ -17,37 +17,19 @@ _NEW, _DUPLICATE = Verdict.NEW, Verdict.DUPLICATE
 
 
 class Decoded:
-    """What a run of frames came to. `keys` and `values` are the trade records, parallel.
+    """What a run of frames came to. `keys` and `values` are the trade records, parallel; `fresh` the trades in them.
 
-    `received` and `behind` belong to the new live trades, in order: receive time, and receive time less exchange time,
-    ns; `newest` has each symbol's latest receive time.
-    `signals` are the answers and heartbeats with the connection they came on; `pages` are the REST answers' events;
-    `traded` names the connections that carried a live trade, new or not.
+    `gaps` are the events to write to the ledger, after the trades. `signals` are the answers and heartbeats with the
+    connection they came on; `pages` are the REST answers' events; `traded` names the connections that carried a live
+    trade, new or not.
     """
 
-    __slots__ = (
-        "backfilled",
-        "behind",
-        "duplicates",
-        "faults",
-        "gaps",
-        "keys",
-        "newest",
-        "pages",
-        "received",
-        "signals",
-        "stale",
-        "traded",
-        "values",
-    )
+    __slots__ = ("duplicates", "faults", "fresh", "gaps", "keys", "pages", "signals", "stale", "traded", "values")
 
     def __init__(self) -> None:
+        self.fresh: list[Trade] = []
         self.keys: list[str] = []
         self.values: list[bytes] = []
-        self.received: list[int] = []
-        self.behind: list[int] = []
-        self.newest: dict[str, int] = {}
-        self.backfilled = 0
         self.duplicates = 0
         self.stale = 0
         self.gaps: list[Gap] = []
@@ -67,10 +49,11 @@ class Decoder:
     def run(self, frames: Iterable[Frame]) -> Decoded:
         """Decode these frames, which follow the ones before. Frames that we sent say nothing. Never raises."""
         out = Decoded()
-        keys, values, received, behind, newest = out.keys, out.values, out.received, out.behind, out.newest
-        decode, observe, encode = self.exchange.decode, self.sequences.observe, encode_trade
+        keep, decode, observe = out.fresh.append, self.exchange.decode, self.sequences.observe
+        carrier = ""
         for frame in frames:
-            if frame.kind == "sent":
+            _, kind, connection, _, _ = frame
+            if kind == "sent":
                 continue
             events = decode(frame)
             for event in events:
@@ -78,25 +61,21 @@ class Decoder:
                     self._other(event, frame, out)
                     continue
                 verdict, epoch, gaps = observe(event)
-                if verdict is not _NEW:
-                    out.duplicates += verdict is _DUPLICATE
-                    out.stale += verdict is not _DUPLICATE
-                    continue
-                keys.append(event.symbol)
-                values.append(encode(event if epoch == event.epoch else replace(event, epoch=epoch)))
-                if event.source == "live":
-                    at = event.recv_ts
-                    received.append(at)
-                    behind.append(at - event.exchange_ts)
-                    newest[event.symbol] = at
+                if verdict is _NEW:
+                    keep(replace(event, epoch=epoch) if epoch else event)
+                    if gaps:
+                        out.gaps.extend(gaps)
+                elif verdict is _DUPLICATE:
+                    out.duplicates += 1
                 else:
-                    out.backfilled += 1
-                if gaps:
-                    out.gaps.extend(gaps)
-            if frame.kind == "rest":
+                    out.stale += 1
+            if kind == "rest":
                 out.pages.append((frame, events))
-            elif events and type(events[-1]) is Trade:
-                out.traded.add(frame.connection)
+            elif connection is not carrier and events and type(events[-1]) is Trade:
+                carrier = connection
+                out.traded.add(connection)
+        out.keys = [trade.symbol for trade in out.fresh]
+        out.values = [encode_trade(trade) for trade in out.fresh]
         return out
 
     def _other(self, event: Event, frame: Frame, out: Decoded) -> None:

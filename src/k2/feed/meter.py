@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import median_low
 
 from k2 import metrics
+from k2.core.types import Trade
 
 OFFSETS_KEPT = 1001  # live trades whose receive time less exchange time make the clock offset
 _BOUNDS_NS = [int(bound * 1e9) for bound in metrics.STAGE_BUCKETS]
@@ -67,14 +68,18 @@ class Meter:
         self.decode = StageTally("receive_to_decoded", exchange)
         self.durable = StageTally("decoded_to_durable", exchange)
 
-    def add_live(self, recv_ts: Sequence[int], behind: list[int], decoded_ts: int, durable_ts: int) -> None:
-        """A batch of new live trades: their receive times, and receive time less exchange time, all in ns."""
-        self.live += len(recv_ts)
+    def add_trades(self, trades: Sequence[Trade], decoded_ts: int, durable_ts: int) -> None:
+        """A batch of new trades that was decoded and made durable at these times, in ns."""
+        live = [trade for trade in trades if trade.source == "live"]
+        self.live += len(live)
+        self.backfill += len(trades) - len(live)
+        self.last_trade.update([(trade.symbol, trade.recv_ts) for trade in live])
+        behind = [trade.recv_ts - trade.exchange_ts for trade in live]
         self.offsets.extend(behind)
         behind.sort()
         self.receive.add(behind)
-        self.decode.add(sorted([decoded_ts - at for at in recv_ts]))
-        self.durable.add_same(durable_ts - decoded_ts, len(recv_ts))
+        self.decode.add(sorted([decoded_ts - trade.recv_ts for trade in live]))
+        self.durable.add_same(durable_ts - decoded_ts, len(live))
 
     def flush(self, queued: int, gaps_open: int) -> None:
         """Hand everything over. Call about once a second."""

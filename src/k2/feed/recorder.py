@@ -22,7 +22,7 @@ from k2.log import Entry
 
 BATCH = 4096  # frames a cycle: some 20 ms of decoding, which is how long the loop does not receive
 CROWD = 10  # frames in a cycle that double the time to the next: the busier, the more frames share a durable append
-LINGER_CAP = 0.025  # s, unless feed.linger_ms is longer
+LINGER_CAP = 0.04  # s, unless feed.linger_ms is longer
 CHECKPOINT_EVERY = 2.0  # s
 
 _log = logging.getLogger("k2.feed")
@@ -192,10 +192,8 @@ class Recorder:
         meter.frames += len(frames)
         meter.frame_bytes += sum([len(frame.payload) for frame in frames])
         meter.duplicates += decoded.duplicates + decoded.stale
-        meter.backfill += decoded.backfilled
-        if decoded.received:
-            meter.add_live(decoded.received, decoded.behind, decoded_ts, done.durable_ts)
-            meter.last_trade.update(decoded.newest)
+        if decoded.fresh:
+            meter.add_trades(decoded.fresh, decoded_ts, done.durable_ts)
         for gap in gaps:
             meter.gaps[gap.state] += 1
         for fault in decoded.faults:
