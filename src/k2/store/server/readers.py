@@ -69,8 +69,6 @@ class Readers:
             raise refusal(164, "READONLY", "Cannot execute query in readonly mode: INSERT")
         if ask.database not in _DATABASES:
             raise _denied(f"the database {ask.database}")
-        if statement.verb == "SET":
-            return  # the engine refuses it, in its own words
         key = (statement.head, ask.database)
         with self._guard:
             if key in self._allowed and not ask.params:
