@@ -117,7 +117,7 @@ def test_what_a_restarted_counter_gave_before_it_was_noticed_is_missing_until_re
     early = trade(1, newest + SECOND // 2)
     assert sequences.observe(early).verdict is Verdict.STALE  # too soon to tell from an old trade sent again
     began, opened = sequences.observe(trade(3, newest + 2 * SECOND)).gaps
-    assert (began.first_id, began.state, began.epoch) == (1, "epoch", 1)
+    assert (began.first_id, began.state, began.epoch) == (3, "epoch", 1)
     assert (opened.first_id, opened.last_id, opened.state, opened.epoch) == (1, 2, "open", 1)
     again = Sequences.load("kraken", sequences.dump())
     old = trade(1, newest - SECOND, source="backfill")

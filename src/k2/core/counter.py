@@ -62,6 +62,7 @@ class CounterState(msgspec.Struct):
     began_ts: int
     began_recv_ts: int
     missing: list[Missing]
+    began_id: int
     first_id: int
     after_ts: int = 0
 
@@ -71,7 +72,8 @@ class Counter:
 
     `head` is the highest id known to exist: seen, or announced by a heartbeat. `missing` holds the gaps up to it, by
     `first_id`, disjoint; ids below `self.first_id` were never claimed: the first trade seen begins the capture, but a
-    restarted counter begins with 1, seen or not. `after_ts`: the epoch before had a trade at that time.
+    restarted counter begins with 1, seen or not. The first one seen is `began_id`. `after_ts`: the epoch before had a
+    trade at that time.
     """
 
     __slots__ = (
@@ -79,6 +81,7 @@ class Counter:
         "_next_id",
         "_present",
         "after_ts",
+        "began_id",
         "began_recv_ts",
         "began_ts",
         "epoch",
@@ -103,6 +106,7 @@ class Counter:
         self.began_ts = state.began_ts
         self.began_recv_ts = state.began_recv_ts
         self.missing = state.missing
+        self.began_id = state.began_id
         self.first_id = state.first_id
         self.after_ts = state.after_ts
         self._present = Islands.from_list(state.present)
@@ -121,6 +125,7 @@ class Counter:
             self.began_ts,
             self.began_recv_ts,
             self.missing,
+            self.began_id,
             self.first_id,
             self.after_ts,
         )
@@ -170,7 +175,7 @@ class Counter:
     def start_event(self) -> Gap:
         state: GapState = "epoch" if self.epoch else "start"
         reason = "the venue restarted its trade ids" if self.epoch else "the first trade seen"
-        first, at = self.first_id, self.began_recv_ts
+        first, at = self.began_id, self.began_recv_ts
         return Gap(self.exchange, self.symbol, first, first, state, reason, at, at, (), self.epoch)
 
     def event(self, gap: Missing) -> Gap:
@@ -306,5 +311,16 @@ def _first_id(gap: Missing) -> int:
 def first_state(trade: Trade, epoch: int) -> CounterState:
     number, ts = trade.trade_id, trade.exchange_ts
     return CounterState(
-        trade.symbol, trade.native_symbol, epoch, [(number, number)], number, ts, ts, ts, trade.recv_ts, [], number
+        trade.symbol,
+        trade.native_symbol,
+        epoch,
+        [(number, number)],
+        number,
+        ts,
+        ts,
+        ts,
+        trade.recv_ts,
+        [],
+        number,
+        number,
     )

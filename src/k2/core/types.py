@@ -98,7 +98,7 @@ class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
     `start`: capture of the symbol begins at `first_id` (== `last_id`), nothing is claimed before it.
     `open`: ids first_id..last_id are missing. `healed`: all of them have arrived.
     `unavailable`: the ids in `missing` cannot be had, `reason` says why; the others arrived.
-    `epoch`: the venue restarted the counter; epoch `epoch` begins at `first_id`.
+    `epoch`: the venue restarted the counter; `first_id` is the first trade seen of epoch `epoch`, which begins with 1.
     """
 
     exchange: str
