@@ -42,8 +42,9 @@ ROUNDS = (
     ("close", "rest-429", "rest-5xx", "rest-slow", "clock-skew ahead"),
     ("silent", "rest-timeout", "rest-418"),
     ("close-loop", "refuse", "clock-skew behind"),
-    ("silent-channel", "epoch"),
+    ("silent-channel", "junk"),
     ("no-handshake", "drop"),
+    ("epoch", "duplicate"),  # what is lost of the old epoch is lost: the venue has no word of it any more
 )
 
 
