@@ -7,7 +7,6 @@ from k2.core.codec import FRAME_STRUCTURE, GAPS_STREAM, frames_stream
 from k2.log import Batch, Log
 from k2.store import Store
 from k2.store.commit import fence
-from k2.store.follow import read_on
 from k2.store.seen import Identity
 
 MINUTE = 60_000_000_000
@@ -124,8 +123,7 @@ def _frames(
     left = max_bytes
     _, end = log.bounds(stream)  # not chased: frames go on coming
     while offset < end and left > 0:
-        batches = read_on(log, stream, offset, min(left, INPUT_BYTES))
-        offset = batches[0].offset  # the stream may begin later than 0
+        batches = log.read(stream, offset, min(left, INPUT_BYTES))
         body = b"".join([b"".join(batch.values) for batch in batches])
         store.insert(
             f"INSERT INTO k2.bronze_base SELECT '{exchange}', {offset} + rowNumberInAllBlocks(),"
@@ -141,7 +139,7 @@ def _frames(
 
 def _gaps(store: Store, log: Log, positions: dict[str, int], number: int, incarnation: int) -> int:
     start = positions.get(GAPS_STREAM, 0)
-    batches = read_on(log, GAPS_STREAM, start)
+    batches = log.read(GAPS_STREAM, start)
     if not batches:
         return 0
     store.insert(

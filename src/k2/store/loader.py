@@ -19,7 +19,7 @@ from k2.metrics import LAG, LOADED, STORE_ERRORS
 from k2.store import Store, StoreError
 from k2.store.commit import GENERATIONS_APART, SupersededError, check_fence, take_over
 from k2.store.flush import Generation, Written, flush, settle
-from k2.store.follow import LogReplacedError, check_ends, read_on
+from k2.store.follow import LogReplacedError, readable
 from k2.store.latency import Latencies
 from k2.store.seen import Admission, Identity, Seen
 from k2.store.tail import STAGE, TAIL, insert, keep_after, lines
@@ -58,6 +58,8 @@ class Loader:
         self._exchanges = exchanges
         self._streams = {trades_stream(exchange): exchange for exchange in exchanges}
         self._latencies = latencies or Latencies()
+        others = [frames_stream(exchange) for exchange in exchanges] + [GAPS_STREAM]
+        self._all_streams = [*self._streams, *others]
         self._incarnation = 0
         self._begin(0, {}, Seen())
 
@@ -65,8 +67,9 @@ class Loader:
         self._number = number
         self._seen = seen
         self._positions = {stream: positions.get(stream, 0) for stream in self._streams}
-        others = [frames_stream(exchange) for exchange in self._exchanges] + [GAPS_STREAM]
-        self._flushed = {stream: positions.get(stream, 0) for stream in others}
+        self._flushed = {
+            stream: positions.get(stream, 0) for stream in self._all_streams if stream not in self._streams
+        }
         self._committed: deque[tuple[float, int]] = deque()
         self._inserts = 0
         self._empty_generation()
@@ -82,8 +85,8 @@ class Loader:
     def take_over(self) -> None:
         """Claim the store, then bring it up to the log's end. Raises StoreError, LogError."""
         self._incarnation, commit = take_over(self._store)
-        check_ends(self._log, commit.positions)
-        self._begin(commit.generation + GENERATIONS_APART, commit.positions, commit.seen)
+        positions = readable(self._log, self._all_streams, commit.positions)
+        self._begin(commit.generation + GENERATIONS_APART, positions, commit.seen)
         logger.info(
             "loader %d takes over at generation %d", self._incarnation, commit.generation, extra={"stage": "take_over"}
         )
@@ -164,7 +167,7 @@ class Loader:
         limit = self._config.max_batch_mb << 20
         found: list[Batch] = []
         for stream, offset in self._positions.items():
-            batches = read_on(self._log, stream, offset, limit // len(self._positions))
+            batches = self._log.read(stream, offset, limit // len(self._positions))
             if batches:
                 found += batches
                 self._positions[stream] = batches[-1].end
