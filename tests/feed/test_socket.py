@@ -49,14 +49,14 @@ def test_frames_arrive_whole_in_order_with_their_receive_time() -> None:
         socket = await dial(server.url, None, "c1", queue, 5)
         await eventually(lambda: server.peers)
         transport = server.peers[0].transport
-        server.peers[0].send(b"one")
-        transport.send(WSMsgType.TEXT, b"tw", fin=False)
+        server.peers[0].send(b"one" * 60)
+        transport.send(WSMsgType.TEXT, b"tw" * 100, fin=False)
         transport.send(WSMsgType.PING, b"are you there")
         transport.send(WSMsgType.CONTINUATION, b"", fin=False)
-        transport.send(WSMsgType.CONTINUATION, b"o", fin=True)
-        transport.send(WSMsgType.BINARY, b"three")
+        transport.send(WSMsgType.CONTINUATION, b"o" * 200, fin=True)
+        transport.send(WSMsgType.BINARY, b"three" * 60)
         await eventually(lambda: len(queue.pending) == 3)
-        assert [frame.payload for frame in queue.pending] == [b"one", b"two", b"three"]
+        assert [frame.payload for frame in queue.pending] == [b"one" * 60, b"tw" * 100 + b"o" * 200, b"three" * 60]
         assert [frame.kind for frame in queue.pending] == ["ws"] * 3
         assert {frame.connection for frame in queue.pending} == {"c1"}
         times = [frame.recv_ts for frame in queue.pending]

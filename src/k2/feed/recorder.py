@@ -190,7 +190,7 @@ class Recorder:
     def _count(self, done: Done, frames: list[Frame], decoded: Decoded, gaps: list[Gap], decoded_ts: int) -> None:
         meter = self.meter
         meter.frames += len(frames)
-        meter.frame_bytes += sum([len(frame.payload) for frame in frames])
+        meter.frame_bytes += sum([len(frame[4]) for frame in frames])
         meter.duplicates += decoded.duplicates + decoded.stale
         if decoded.fresh:
             meter.add_trades(decoded.fresh, decoded_ts, done.durable_ts)

@@ -17,6 +17,7 @@ from k2.core.types import Frame
 
 MAX_FRAME = 16 << 20  # Coinbase book snapshots run to megabytes
 READ_BUFFER = 64 << 10
+MAX_CONTROL = 125  # bytes of a ping, pong or close frame (RFC 6455, 5.5)
 
 _TEXT, _BINARY, _MORE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 _tuple = tuple.__new__
@@ -57,10 +58,9 @@ class Socket(WSListener):
         self._transport = transport
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        now = time_ns()
-        self.last_recv = now
-        kind = frame.msg_type
-        if frame.fin and (kind is _TEXT or kind is _BINARY):
+        self.last_recv = now = time_ns()
+        if frame.payload_size > MAX_CONTROL and frame.fin and not self._parts:
+            # A whole text or binary message, told by its size: asking for the type costs as much as all this.
             queue = self.queue
             pending = queue.pending
             pending.append(_tuple(Frame, (now, "ws", self.name, "", frame.get_payload_as_bytes())))
@@ -68,6 +68,13 @@ class Socket(WSListener):
                 queue.arm()
             if len(pending) >= queue.limit:
                 queue.full(self)
+        else:
+            self._otherwise(transport, frame, now)
+
+    def _otherwise(self, transport: WSTransport, frame: WSFrame, now: int) -> None:
+        kind = frame.msg_type
+        if frame.fin and (kind is _TEXT or kind is _BINARY):
+            self._take(frame.get_payload_as_bytes(), now)
         elif kind is _TEXT or kind is _BINARY or kind is _MORE:
             self._part(frame, now)
         elif kind is WSMsgType.PING:
@@ -83,8 +90,13 @@ class Socket(WSListener):
         elif frame.fin:
             payload = b"".join(self._parts)
             self._parts = []
-            self.queue.pending.append(Frame(now, "ws", self.name, "", payload))
-            self.queue.arm()
+            self._take(payload, now)
+
+    def _take(self, payload: bytes, now: int) -> None:
+        self.queue.pending.append(Frame(now, "ws", self.name, "", payload))
+        self.queue.arm()
+        if len(self.queue.pending) >= self.queue.limit:
+            self.queue.full(self)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         if not self.closed.done():
