@@ -14,7 +14,7 @@ import lz4.block
 import lz4.frame
 import pytest
 from tests.store.conftest import READER_PASSWORD, StoreProcess
-from tests.store.http import Reply, ask
+from tests.store.wire import Reply, ask
 
 from k2.store.clickhouse import ClickHouseStore
 from k2.store.server.cityhash import cityhash128

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.store.conftest import start
-from tests.store.http import ask
+from tests.store.wire import ask
 
 from k2.config import load
 from k2.store import StoreError, StoreUnavailable

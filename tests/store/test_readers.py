@@ -6,8 +6,9 @@ from urllib.parse import urlencode
 
 import pytest
 from tests.store.conftest import READER_PASSWORD, StoreProcess
-from tests.store.http import Reply, ask
+from tests.store.wire import Reply, ask
 
+from k2.store import StoreError
 from k2.store.clickhouse import ClickHouseStore
 
 SECRET = "/etc/hostname"
@@ -205,6 +206,15 @@ def test_limits_hold(store: StoreProcess) -> None:
     assert int(memory) > 0
     assert mode == b"1"
     assert read(store, "SELECT 1 AS x", max_result_rows="7", output_format_json_quote_64bit_integers="1").code == 0
+
+
+def test_k2s_own_client_reads_too(store: StoreProcess) -> None:
+    client = store.client("reader", READER_PASSWORD)
+    assert client.rows("SELECT a, 1.5::Decimal(9, 2) FROM guarded") == [(1, "1.5")]
+    with pytest.raises(StoreError) as error:
+        client.rows("SELECT 1 FORMAT TSV SETTINGS max_memory_usage = 0, extremes = 1 --")
+    assert error.value.code in (62, 164)
+    client.close()
 
 
 def test_external_data_are_tables_for_readers_too(store: StoreProcess) -> None:

@@ -12,10 +12,9 @@ from k2 import metrics
 from k2.config import StoreConfig
 from k2.store import StoreError
 from k2.store.embedded import Engine
-from k2.store.server import answers, incoming, request
+from k2.store.server import answers, incoming, readers, request
 from k2.store.server.connections import Connections
 from k2.store.server.gate import Gate
-from k2.store.server.readers import Readers
 from k2.store.server.request import Account, Ask
 from k2.store.server.statement import StatementError
 from k2.store.server.status import refusal
@@ -40,7 +39,7 @@ class Server:
         }
         self._connections = Connections(engine, config)
         self._work = Work(self._connections)
-        self._readers = Readers(self._connections)
+        self._readers = readers.Readers(self._connections)
         self._gates = {kind: Gate(kind, running) for kind, running in _RUNNING.items()}
         self._running: set[str] = set()
         self._errands: set[asyncio.Task[None]] = set()
@@ -123,9 +122,11 @@ class Server:
     async def _turn(self, http: web.Request, ask: Ask, headers: dict[str, str], gate: Gate) -> web.StreamResponse:
         async with gate.enter():
             brought = await incoming.read(http, ask)
-            statement = brought.statement
             if ask.account.readonly:
-                await gate.run(self._readers.allow, statement, brought.ask)
+                ask, statement = readers.lifted(brought.ask, brought.statement)
+                brought = brought._replace(ask=ask, statement=statement)
+                await gate.run(self._readers.allow, statement, ask)
+            statement = brought.statement
             if statement.words & {b"OUTFILE", b"INFILE"}:
                 raise refusal(1, "UNSUPPORTED_METHOD", "INTO OUTFILE and FROM INFILE are not allowed over HTTP")
             form = statement.format or ask.default_format

@@ -80,13 +80,14 @@ class Connections:
         settings = _settings(ask, mode)
         if ask.session_id:
             return self._of_session(ask, statement)
-        key = (mode, ask.database)
+        narrow = {"max_threads": "1"} if statement.kind == "insert" else {}
+        key = (mode, ask.database, statement.kind if narrow else "")
         if settings or statement.private:
             return Lease(self._connect(mode, ask.database, settings), key, keep=False)
         with self._guard:
             pool = self._pools.setdefault(key, deque()) if len(self._pools) < 64 or key in self._pools else deque()
             idle = pool.pop() if pool else None
-        return Lease(idle or self._connect(mode, ask.database, {}), key)
+        return Lease(idle or self._connect(mode, ask.database, narrow), key)
 
     def bare(self, database: str) -> Connection:
         """A connection without limits, for the server's own errands."""

@@ -5,6 +5,7 @@ OUTFILE, KILL QUERY and DESCRIBE of a file, and its database `default` shows the
 listed here is passed on; a kind of node that is not known is refused.
 """
 
+import re
 import threading
 from collections import OrderedDict
 
@@ -49,6 +50,8 @@ _SYSTEM_TABLES = frozenset(_SYSTEM_WORDS.split())
 _DATABASES = frozenset(("k2", "information_schema", "INFORMATION_SCHEMA", "system"))
 _NAMING = frozenset(("ShowCreateTableQuery", "ShowCreateViewQuery", "ExistsTableQuery", "ExistsViewQuery", "UseQuery"))
 _ALSO_SCALAR = frozenset(("format", "merge", "url"))
+_SETTING = re.compile(rb"([A-Za-z_]\w*)\s*=\s*(?:'([^'\\]*)'|([\w.+-]+))")
+_SETTINGS = re.compile(rb"\s*SETTINGS\s+(%b(?:\s*,\s*%b)*)\s*" % ((_SETTING.pattern,) * 2), re.IGNORECASE)
 _CACHE = 1024
 _SMALL = 4096
 
@@ -126,6 +129,15 @@ class Readers:
             raise _denied(f"the table function {name}")
         if lower in self._refused or lower.startswith("ai"):
             raise _denied(f"the function {name}")
+
+
+def lifted(ask: Ask, statement: Statement) -> tuple[Ask, Statement]:
+    """Settings behind the FORMAT clause as settings of the request: of those, a reader may change some."""
+    found = _SETTINGS.fullmatch(statement.tail)
+    if not found:
+        return ask, statement
+    named = {name.decode(): (text or plain).decode() for name, text, plain in _SETTING.findall(found[1])}
+    return ask._replace(settings={**ask.settings, **named}), statement._replace(tail=b"")
 
 
 def _judge_table(name: str, database: str) -> None:
