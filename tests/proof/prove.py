@@ -122,13 +122,13 @@ def compare_store(sets: Path, environment: dict[str, str], comparisons: Comparis
 
 
 def _connect(port: int) -> Any:
-    for _ in range(100):
+    for _ in range(200):
         try:
+            socket.create_connection(("127.0.0.1", port)).close()
             return clickhouse_connect.get_client(host="127.0.0.1", port=port, username="reader")
-        except Exception as error:
-            last = error
+        except ConnectionRefusedError:
             time.sleep(0.1)
-    raise SystemExit(f"the store did not start: {last}")
+    raise SystemExit("the store did not start within 20 s")
 
 
 def stored_trades(client: Any, exchange: str) -> list[Recorded]:
