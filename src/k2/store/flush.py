@@ -1,16 +1,21 @@
 """Making a generation final: its trades into MergeTree, candles anew, frames and gap events, and then the commit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from k2.core.codec import FRAME_STRUCTURE, GAPS_STREAM, frames_stream
 from k2.log import Batch, Log
 from k2.store import Store
 from k2.store.commit import fence
 from k2.store.seen import Identity
+from k2.store.tail import keep_after
 
 MINUTE = 60_000_000_000
-INPUT_BYTES = 8 << 20  # of frames in one insert
+MARKS = "k2.marks"
+INPUT_BYTES = 4 << 20  # of one exchange's frames in one insert
+FRAMES_BYTES = 64 << 20  # of frames in one generation
 TRADE_COLUMNS = "exchange, symbol, native_symbol, trade_id, price, quantity, side, {times}, source, epoch, generation"
 AS_IN_BASE = TRADE_COLUMNS.format(times="exchange_ts, recv_ts")
 FROM_TAIL = TRADE_COLUMNS.format(
@@ -45,19 +50,14 @@ class Written(NamedTuple):
     rows: dict[str, int]
 
 
-def flush(
-    store: Store, log: Log, generation: Generation, incarnation: int, exchanges: Iterable[str], max_bytes: int
-) -> Written:
+def flush(store: Store, log: Log, generation: Generation, incarnation: int, exchanges: Sequence[str]) -> Written:
     """Complete a generation whose trades are settled; commit it. Raises StoreError (nothing counts then), LogError."""
     rows: dict[str, int] = {}
     positions = dict(generation.positions)
     if generation.trades:
         _candles(store, generation, incarnation)
         rows["silver_trades"] = generation.trades
-    for exchange in exchanges:
-        rows["bronze_frames"] = rows.get("bronze_frames", 0) + _frames(
-            store, log, exchange, positions, generation.number, incarnation, max_bytes
-        )
+    rows["bronze_frames"] = _frames(store, log, exchanges, generation.number, positions, incarnation)
     rows["gaps"] = _gaps(store, log, positions, generation.number, incarnation)
     _commit(store, generation, positions, incarnation)
     return Written(positions, {table: count for table, count in rows.items() if count})
@@ -83,6 +83,8 @@ def settle(store: Store, source: str, number: int, incarnation: int) -> None:
 
 def _candles(store: Store, generation: Generation, incarnation: int) -> None:
     """Every touched minute anew from all of its trades. Distinct ones: the base holds each identity once."""
+    if generation.apart or generation.joined:
+        _mark(store, generation, incarnation)
     touched = (
         "SELECT DISTINCT exchange, symbol, toStartOfMinute(exchange_ts) FROM k2.silver_base"
         f" WHERE generation = {generation.number} AND {_times(generation)}"
@@ -91,13 +93,32 @@ def _candles(store: Store, generation: Generation, incarnation: int) -> None:
     if generation.joined:
         touched = (
             "SELECT DISTINCT exchange, symbol, window_start FROM k2.ohlcv_1m_base"
-            f" WHERE apart AND (exchange, symbol, first_epoch, first_trade_id) IN ({_tuples(generation.joined)})"
+            f" WHERE apart AND (exchange, symbol, first_epoch, first_trade_id) IN ({_marked(generation, apart=0)})"
         )
         store.execute(_candles_sql(generation, incarnation, "1", touched))
 
 
+def _mark(store: Store, generation: Generation, incarnation: int) -> None:
+    """Their number has no bound, so they go as data."""
+    marks = [(1, generation.apart), (0, generation.joined)]
+    keep_after(store, MARKS, generation.number, incarnation)
+    store.insert(
+        f"INSERT INTO {MARKS} FORMAT JSONCompactEachRow",
+        b"\n".join(
+            msgspec.json.encode((*identity, apart, generation.number)) for apart, them in marks for identity in them
+        ),
+    )
+
+
+def _marked(generation: Generation, apart: int) -> str:
+    return (
+        f"SELECT exchange, symbol, epoch, trade_id FROM {MARKS}"
+        f" WHERE generation = {generation.number} AND apart = {apart}"
+    )
+
+
 def _candles_sql(generation: Generation, incarnation: int, times: str, touched: str) -> str:
-    apart = f"(exchange, symbol, first.1, first.2) IN ({_tuples(generation.apart)})" if generation.apart else "0"
+    apart = f"(exchange, symbol, first.1, first.2) IN ({_marked(generation, apart=1)})" if generation.apart else "0"
     return (
         "INSERT INTO k2.ohlcv_1m_base SELECT exchange, symbol, toStartOfMinute(exchange_ts) AS window_start,"
         " argMin(price, (epoch, trade_id)), max(price), min(price), argMax(price, (epoch, trade_id)),"
@@ -111,30 +132,45 @@ def _candles_sql(generation: Generation, incarnation: int, times: str, touched: 
     )
 
 
-def _tuples(identities: Iterable[Identity]) -> str:
-    return ", ".join(f"('{exchange}', '{symbol}', {epoch}, {id_})" for exchange, symbol, epoch, id_ in identities)
-
-
 def _frames(
-    store: Store, log: Log, exchange: str, positions: dict[str, int], number: int, incarnation: int, max_bytes: int
+    store: Store, log: Log, exchanges: Iterable[str], generation: int, positions: dict[str, int], incarnation: int
 ) -> int:
-    stream = frames_stream(exchange)
-    start = offset = positions.get(stream, 0)
-    left = max_bytes
-    _, end = log.bounds(stream)  # not chased: frames go on coming
-    while offset < end and left > 0:
-        batches = log.read(stream, offset, min(left, INPUT_BYTES))
-        body = b"".join([b"".join(batch.values) for batch in batches])
-        store.insert(
-            f"INSERT INTO k2.bronze_base SELECT '{exchange}', {offset} + rowNumberInAllBlocks(),"
-            f" fromUnixTimestamp64Nano(recv_ts, 'UTC'), kind, connection, request, payload, {number}"
-            f" FROM input('{FRAME_STRUCTURE}') WHERE {fence(incarnation)}"
-            " SETTINGS max_threads = 1 FORMAT RowBinary",
-            body,
-        )
-        offset, left = batches[-1].end, left - len(body)
-        positions[stream] = offset
-    return offset - start
+    """The frames that every raw stream holds now, at most FRAMES_BYTES of them. What comes meanwhile is not chased."""
+    ends = {exchange: log.bounds(frames_stream(exchange))[1] for exchange in exchanges}
+    written = size = 0
+    while size < FRAMES_BYTES:
+        runs: list[tuple[str, list[Batch]]] = []
+        for exchange, end in ends.items():
+            stream = frames_stream(exchange)
+            offset = positions.get(stream, 0)
+            if offset < end and (batches := log.read(stream, offset, INPUT_BYTES)):
+                runs.append((exchange, batches))
+                positions[stream] = batches[-1].end
+        if not runs:
+            break
+        body = b"".join([value for _, batches in runs for batch in batches for value in batch.values])
+        store.insert(_frames_sql(runs, generation, incarnation), body)
+        size += len(body)
+        written += sum(len(batch.values) for _, batches in runs for batch in batches)
+    return written
+
+
+def _frames_sql(runs: list[tuple[str, list[Batch]]], generation: int, incarnation: int) -> str:
+    """Frames as they stand in the log, one run after the other; exchange and position follow from a row's place."""
+    row, exchanges, positions = 0, [], []
+    for exchange, batches in runs:
+        first, end = batches[0].offset, batches[-1].end
+        row += end - first
+        exchanges.append(f"row < {row}, '{exchange}'")
+        positions.append(f"row < {row}, toInt64({end - row})")
+    return (
+        "INSERT INTO k2.bronze_base (exchange, position, recv_ts, kind, connection, request, payload, generation)"
+        f" SELECT multiIf({', '.join(exchanges)}, ''), row + multiIf({', '.join(positions)}, toInt64(0)),"
+        f" fromUnixTimestamp64Nano(recv_ts, 'UTC'), kind, connection, request, payload, {generation}"
+        " FROM (SELECT toInt64(rowNumberInAllBlocks()) AS row, recv_ts, kind, connection, request, payload"
+        f" FROM input('{FRAME_STRUCTURE}')) WHERE {fence(incarnation)}"
+        " SETTINGS max_threads = 1 FORMAT RowBinary"
+    )
 
 
 def _gaps(store: Store, log: Log, positions: dict[str, int], number: int, incarnation: int) -> int:

@@ -33,7 +33,6 @@ REPLACE_S = 4.0  # time between two replacements of the tail ...
 REPLACE_INSERTS = 400  # ... or so many inserts
 FLUSH_SHARE = 0.15  # of the time that flushing should take at most ...
 FLUSH_AT_LEAST_S = 4.0  # ... but so often it happens anyway
-FRAMES_BYTES = 64 << 20  # of frames in one generation and exchange
 
 
 class Loader:
@@ -142,7 +141,7 @@ class Loader:
         store = self._store if settled else self._flush_store
         if generation.trades and not settled:
             settle(store, TAIL, generation.number, self._incarnation)
-        written = flush(store, self._log, generation, self._incarnation, self._exchanges, FRAMES_BYTES)
+        written = flush(store, self._log, generation, self._incarnation, self._exchanges)
         self._flushed = {stream: written.positions.get(stream, 0) for stream in self._flushed}
         self._committed.append((time.monotonic(), generation.number))
         self._log.commit("loader", {stream: Position(offset) for stream, offset in written.positions.items()})

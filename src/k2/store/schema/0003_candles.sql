@@ -25,6 +25,18 @@ ENGINE = ReplacingMergeTree(generation)
 PARTITION BY toYYYYMM(window_start)
 ORDER BY (exchange, symbol, window_start);
 
+-- Trades that the next generation's candles have to know of: without their predecessor (`apart`), or with it at last.
+CREATE TABLE IF NOT EXISTS k2.marks
+(
+    exchange String,
+    symbol String,
+    epoch UInt32,
+    trade_id Int64,
+    apart UInt8,
+    generation UInt64
+)
+ENGINE = Memory;
+
 CREATE OR REPLACE VIEW k2.ohlcv_1m_parts AS
 SELECT
     exchange, symbol, window_start, open, high, low, close, volume, quote_volume, buy_volume, trade_count,
