@@ -26,6 +26,7 @@ RETRIES = (
     8.0,
     30.0,
 )  # s between asking again for what the venue said it does not have: REST may lag behind the feed
+SETTLE = 5.0  # s after the start in which the HTTP library is not loaded unless something is missing
 AGAIN = (300.0, 86_400.0)  # s: first and longest time until a hole that was given up is tried once more, quietly
 STRETCH = 900  # ids: about a page
 TRIES = 5  # times one page is asked for before another hole gets its turn
@@ -68,6 +69,9 @@ class Healer:
         self._news.set()
 
     async def run(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE):
+                await self._news.wait()
         await self.rest.open()
         while True:
             began = self._now()

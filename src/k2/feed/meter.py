@@ -3,10 +3,13 @@
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Sequence
+from operator import attrgetter, sub
 from statistics import median_low
 
 from k2 import metrics
 from k2.core.types import Trade
+
+_symbol, _exchange_ts = attrgetter("symbol"), attrgetter("exchange_ts")
 
 OFFSETS_KEPT = 1001  # live trades whose receive time less exchange time make the clock offset
 _BOUNDS_NS = [int(bound * 1e9) for bound in metrics.STAGE_BUCKETS]
@@ -73,12 +76,14 @@ class Meter:
         live = [trade for trade in trades if trade.source == "live"]
         self.live += len(live)
         self.backfill += len(trades) - len(live)
-        self.last_trade.update([(trade.symbol, trade.recv_ts) for trade in live])
-        behind = [trade.recv_ts - trade.exchange_ts for trade in live]
+        received = [trade.recv_ts for trade in live]
+        self.last_trade.update(zip(map(_symbol, live), received, strict=True))
+        behind = list(map(sub, received, map(_exchange_ts, live)))
         self.offsets.extend(behind)
         behind.sort()
         self.receive.add(behind)
-        self.decode.add(sorted([decoded_ts - trade.recv_ts for trade in live]))
+        received.sort(reverse=True)
+        self.decode.add([decoded_ts - at for at in received])
         self.durable.add_same(durable_ts - decoded_ts, len(live))
 
     def flush(self, queued: int, gaps_open: int) -> None:

@@ -9,6 +9,7 @@ all), then the gap ledger, which `resume` can make good after a crash.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from time import time_ns
 from typing import Protocol
 
@@ -26,6 +27,7 @@ LINGER_CAP = 0.04  # s, unless feed.linger_ms is longer
 CHECKPOINT_EVERY = 2.0  # s
 
 _log = logging.getLogger("k2.feed")
+_payload = attrgetter("payload")
 
 
 class Pausable(Protocol):
@@ -190,7 +192,7 @@ class Recorder:
     def _count(self, done: Done, frames: list[Frame], decoded: Decoded, gaps: list[Gap], decoded_ts: int) -> None:
         meter = self.meter
         meter.frames += len(frames)
-        meter.frame_bytes += sum([len(frame[4]) for frame in frames])
+        meter.frame_bytes += sum(map(len, map(_payload, frames)))
         meter.duplicates += decoded.duplicates + decoded.stale
         if decoded.fresh:
             meter.add_trades(decoded.fresh, decoded_ts, done.durable_ts)
