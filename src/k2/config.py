@@ -103,7 +103,7 @@ class LoaderConfig(_Section, frozen=True):
     """The way from the log into the store."""
 
     interval_ms: Annotated[float, Meta(description="Shortest time between two inserts into the live tail.")] = 10.0
-    flush_s: Annotated[float, Meta(description="Shortest time between two moves of the tail into parts.")] = 1.0
+    flush_s: Annotated[float, Meta(description="Shortest time between two moves of the tail into parts.")] = 2.0
     max_batch_mb: Annotated[int, Meta(description="Most bytes read from the log at once.")] = 16
 
 
