@@ -4,8 +4,8 @@ from k2.ops.bench.latency import Seen, Times, judge, noted
 from k2.ops.bench.rig import Ids, missing
 
 
-def answer(start, last, kind="candle", took=2):
-    return {"kind": kind, "start": start, "end": start + took, "last": {"binance:BTC-USDT": last}}
+def answer(start, last, took=2):
+    return {"start": start, "end": start + took, "last": {"binance:BTC-USDT": last}}
 
 
 def trade(trade_id, recv_ts):
@@ -14,24 +14,18 @@ def trade(trade_id, recv_ts):
 
 def test_a_trade_is_in_hand_with_the_first_answer_that_shows_it():
     answers = [answer(100, 4), answer(200, 5), answer(300, 9)]
-    candle, silver, untrue = judge([trade(5, 90), trade(6, 120), trade(9, 250)], answers, {})
-    assert (candle, silver, untrue) == ([202 - 90, 302 - 120, 302 - 250], [], 0)
+    found, untrue = judge([trade(5, 90), trade(6, 120), trade(9, 250)], answers, {})
+    assert (found, untrue) == ([202 - 90, 302 - 120, 302 - 250], 0)
 
 
-def test_a_trade_called_visible_and_not_shown_is_told():
+def test_a_trade_noted_as_visible_and_not_shown_is_told():
     visible = {(89, 90): 150}
-    assert judge([trade(5, 90)], [answer(140, 4), answer(200, 4), answer(300, 5)], visible)[2] == 1
-    assert judge([trade(5, 90)], [answer(140, 4), answer(150, 4), answer(300, 5)], visible)[2] == 0
+    assert judge([trade(5, 90)], [answer(140, 4), answer(200, 4), answer(300, 5)], visible)[1] == 1
+    assert judge([trade(5, 90)], [answer(140, 4), answer(150, 4), answer(300, 5)], visible)[1] == 0
 
 
 def test_a_trade_that_no_answer_shows_has_no_time_but_is_told():
-    candle, _, untrue = judge([trade(5, 90)], [answer(200, 4)], {(89, 90): 150})
-    assert (candle, untrue) == ([], 1)
-
-
-def test_silver_and_candle_are_judged_apart():
-    answers = [answer(100, 5), answer(200, 5, kind="silver")]
-    assert judge([trade(5, 90)], answers, {})[:2] == ([12], [112])
+    assert judge([trade(5, 90)], [answer(200, 4)], {(89, 90): 150}) == ([], 1)
 
 
 def test_notes_are_read_and_a_torn_one_left_out(tmp_path):
