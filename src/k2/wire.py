@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from k2.config import Config, ConfigError
 from k2.log import Log
 from k2.store import Store
-from k2.store.clickhouse import ClickHouseStore
 
 if TYPE_CHECKING:
     from k2.log.repair import Repair
@@ -32,6 +31,8 @@ def repair_log(config: Config, stream: str) -> "Repair":
 
 def open_store(config: Config) -> Store:
     """A connection to the hot store, for one thread. Connects with its first request."""
+    from k2.store.clickhouse import ClickHouseStore
+
     return ClickHouseStore(config.store_url, config.store.user, config.store.password)
 
 

@@ -18,6 +18,7 @@ from k2.feed.meter import Meter
 from k2.feed.recorder import Recorder
 from k2.feed.rest import Rest
 from k2.feed.resume import consumer, resume
+from k2.feed.retention import retain
 from k2.feed.socket import check_url, tls_context
 from k2.feed.writer import Writer
 from k2.log import Log
@@ -25,6 +26,7 @@ from k2.log import Log
 TICK = 0.25  # s
 EVERY_SECOND = 4  # ticks
 CLOSE_WITHIN = 1.5  # s that the log has to take what is queued when the handler stops
+RETAIN_EVERY = 60.0  # s between looks for records that are old enough to go
 SAY_FAULTS = 60.0  # s between warnings about what could not be decoded
 
 _log = logging.getLogger("k2.feed")
@@ -63,7 +65,7 @@ class Handler:
         rest = Rest(self.rest_url, self.context, self.config.feed.heal_timeout)
         self.healer = healer = Healer(self.exchange, self.config.feed, self.sequences, self.recorder, rest)
         self._watch_instruments()
-        tasks = [asyncio.ensure_future(part) for part in (self.line.run(), healer.run(), self._tick())]
+        tasks = [asyncio.ensure_future(part) for part in (self.line.run(), healer.run(), self._tick(), self._retain())]
         stopping = asyncio.ensure_future(stop.wait())
         ends: list[asyncio.Future[Any]] = [*tasks, stopping, self.recorder.failed]
         try:
@@ -105,6 +107,11 @@ class Handler:
                 self._say_faults()
                 self.meter.flush(self._queued(), len(self.sequences.holes()))
             await asyncio.sleep(TICK)
+
+    async def _retain(self) -> None:
+        while True:
+            await asyncio.sleep(RETAIN_EVERY)
+            await asyncio.to_thread(retain, self.log, self.exchange.name, self.config.log, time.time_ns())
 
     def _on_decoded(self, decoded: Decoded) -> None:
         connections = self.line.connections
