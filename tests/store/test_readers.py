@@ -81,7 +81,7 @@ ATTACKS = [
     "EXPLAIN SELECT 1 INTO OUTFILE '/tmp/k2-reader-wrote'",
     "SELECT 1 SETTINGS readonly = 0",
     "SELECT 1 SETTINGS max_execution_time = 0",
-    "SELECT 1 FORMAT TSV SETTINGS max_memory_usage = 0",
+    "SELECT 1 FORMAT TSV SETTINGS max_rows_in_join = 0",
     "SET readonly = 0",
     "SET max_memory_usage = 0",
     "SET ROLE ALL",
@@ -201,10 +201,12 @@ def test_an_identifier_parameter_is_judged_by_what_it_names(store: StoreProcess)
 
 def test_limits_hold(store: StoreProcess) -> None:
     query = "SELECT getSetting('max_execution_time'), getSetting('max_memory_usage'), getSetting('readonly')"
-    seconds, memory, mode = read(store, query).body.split()
-    assert float(seconds) > 0
-    assert int(memory) > 0
-    assert mode == b"1"
+    for tail in ("", " FORMAT TSV SETTINGS max_execution_time = 0, max_memory_usage = 0, max_execution_time = 1e9"):
+        seconds, memory, mode = read(store, query + tail).body.split()
+        assert float(seconds) == 120
+        assert int(memory) == 2048 << 20
+        assert mode == b"1"
+    assert read(store, query, max_execution_time="7", max_memory_usage="1000000000").body == b"7\t1000000000\t1\n"
     assert read(store, "SELECT 1 AS x", max_result_rows="7", output_format_json_quote_64bit_integers="1").code == 0
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from k2.store import StoreError
 from k2.store.embedded import Answer
 from k2.store.server.frames import pack
+from k2.store.server.native import Blocks
 from k2.store.server.request import Ask
 from k2.store.server.status import http_status
 
@@ -88,7 +89,8 @@ def failure(error: StoreError, headers: dict[str, str]) -> web.Response:
 class Pipe:
     """The end of a pipe that the event loop reads, and the number of the end that the engine writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, native_revision: int = 0) -> None:
+        self._blocks = Blocks(native_revision) if native_revision else None
         self._loop = asyncio.get_running_loop()
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -97,6 +99,14 @@ class Pipe:
 
     async def read(self) -> bytes:
         """What is there, waiting for it if need be; empty at the end."""
+        if self._blocks is None:
+            return await self._read()
+        while piece := await self._read():
+            if blocks := self._blocks.feed(piece):
+                return blocks
+        return self._blocks.feed(b"", last=True)
+
+    async def _read(self) -> bytes:
         while True:
             with suppress(BlockingIOError):
                 return os.read(self._reader, _READ)

@@ -24,6 +24,8 @@ _READER_MAY_SET = (
     "date_time_",
     "session_timezone",
     "max_result_",
+    "max_execution_time",
+    "max_memory_usage",
     "result_overflow_mode",
     "max_rows_to_read",
     "max_block_size",
@@ -137,8 +139,10 @@ class Connections:
     def _all(self, mode: str, settings: Mapping[str, str]) -> dict[str, str]:
         if mode == "write":
             return {**self._limits, **settings}
-        bounded = {**settings, **self._limits} if mode == "reader" else {**self._limits, **settings}
+        bounded = {**self._limits, **settings}
         bounded.pop("readonly", None)
+        if mode == "reader":
+            bounded.update((name, _lower(bounded[name], most)) for name, most in self._limits.items())
         return {**bounded, "readonly": "1" if mode == "reader" else "2"}
 
     def _of_session(self, ask: Ask, statement: Statement) -> Lease:
@@ -208,6 +212,11 @@ class Connections:
                     del self._sessions[key]
         if broken:
             session.connection.close()
+
+
+def _lower(wanted: str, most: str) -> str:
+    """A limit that a reader asks for, where it is lower than theirs."""
+    return wanted if wanted.replace(".", "", 1).isdigit() and 0 < float(wanted) < float(most) else most
 
 
 def _mode(ask: Ask) -> str:

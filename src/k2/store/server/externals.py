@@ -9,6 +9,7 @@ from aiohttp import BodyPartReader, web
 
 from k2.store.embedded import Connection, identifier
 from k2.store.server.bodies import CHUNK
+from k2.store.server.native import split_types
 from k2.store.server.statement import MAX_STATEMENT
 from k2.store.server.status import refusal
 
@@ -79,19 +80,8 @@ async def _file(part: BodyPartReader) -> IO[bytes]:
 def _external(name: str, file: IO[bytes], words: Mapping[str, str]) -> External:
     structure = words.get(f"{name}_structure", "")
     if not structure and words.get(f"{name}_types"):
-        types = _split(words[f"{name}_types"])
+        types = split_types(words[f"{name}_types"])
         structure = ", ".join(f"_{i} {kind}" for i, kind in enumerate(types, 1))
     if not structure or not _TABLE.match(name):
         raise refusal(36, "BAD_ARGUMENTS", f"External table {name}: neither {name}_structure nor {name}_types is given")
     return External(name, structure, words.get(f"{name}_format") or "TabSeparated", file)
-
-
-def _split(types: str) -> list[str]:
-    """Types between the commas that stand outside of brackets."""
-    out, depth, start = [], 0, 0
-    for i, sign in enumerate(types):
-        depth += (sign == "(") - (sign == ")")
-        if sign == "," and depth == 0:
-            out.append(types[start:i])
-            start = i + 1
-    return [*out, types[start:]]

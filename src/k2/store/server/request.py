@@ -18,6 +18,7 @@ _HTTP_SERVER_WORDS = """
     http_headers_progress_interval_ms http_max_chunk_size http_receive_timeout http_response_buffer_size
     http_send_timeout http_wait_end_of_query http_write_exception_in_output_format http_zlib_compression_level
     http_native_compression_disable_checksumming_on_decompress send_progress_in_http_headers
+    network_compression_method network_zstd_compression_level
 """
 _INTERFACE = frozenset(_INTERFACE_WORDS.split())  # all else is `param_*` or a setting of the engine
 _HTTP_SERVER_SETTINGS = frozenset(_HTTP_SERVER_WORDS.split())  # they speak to ClickHouse's own HTTP server

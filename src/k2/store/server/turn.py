@@ -13,6 +13,7 @@ from k2.store.server import answers
 from k2.store.server.connections import Lease
 from k2.store.server.gate import Gate
 from k2.store.server.incoming import Incoming
+from k2.store.server.native import Blocks
 from k2.store.server.status import refusal
 from k2.store.server.work import INLINE, Work
 
@@ -43,19 +44,22 @@ class Turn:
             answer = await self._insert_input()
         else:
             answer = await self._gate.run(self._work.plain, self._ask, statement, self._form)
+        body = answer.body
         if statement.answers:
             headers["Content-Type"] = answers.content_type(self._form)
-        return answers.whole(self._ask, answer.body, self._summed(headers, answer))
+            body = Blocks(self._revision()).feed(body, last=True) if self._revision() else body
+        return answers.whole(self._ask, body, self._summed(headers, answer))
 
     def _summed(self, headers: dict[str, str], answer: Answer) -> dict[str, str]:
         return {**headers, "X-ClickHouse-Summary": answers.summary(answer, time.perf_counter() - self._began)}
 
     async def _select(self, headers: dict[str, str]) -> web.StreamResponse:
-        pipe = answers.Pipe()
+        pipe = answers.Pipe(self._revision())
+        ask = self._ask._replace(encoding="") if self._revision() else self._ask
 
         def run() -> Answer:
             try:
-                return self._work.select(self._ask, self._statement, self._form, pipe.writer, self._incoming.files)
+                return self._work.select(ask, self._statement, self._form, pipe.writer, self._incoming.files)
             finally:
                 pipe.close_writer()
 
@@ -63,7 +67,7 @@ class Turn:
         try:
             chunks, whole = await answers.held(pipe)
             packed = {**headers, "Content-Type": answers.content_type(self._form)}
-            if self._ask.encoding:
+            if self._ask.encoding and not self._revision():
                 packed["Content-Encoding"] = self._ask.encoding
             if whole:
                 return answers.whole(self._ask, b"".join(chunks), self._summed(packed, await done))
@@ -73,6 +77,10 @@ class Turn:
         finally:
             pipe.close()
             done.add_done_callback(_heard)
+
+    def _revision(self) -> int:
+        """The Native revision that the answer must be rewritten to; 0 for none."""
+        return self._ask.protocol_version if self._form.lower() == "native" else 0
 
     async def _spool(
         self, headers: dict[str, str], pipe: answers.Pipe, chunks: list[bytes], done: "asyncio.Future[Answer]"
