@@ -41,4 +41,7 @@ def serve_store(config: Config, ready: Callable[[int], None]) -> None:
     from k2.store.migrate import apply
     from k2.store.server import serve
 
-    serve(config, apply, ready)
+    def migrate(store: Store) -> None:
+        apply(store)
+
+    serve(config, migrate, ready)
