@@ -31,6 +31,11 @@ def load(config: Config, latency_file: Path | None) -> None:
     """Follow the log into the store until SIGTERM or Ctrl-C; then write what is left and end.
 
     The store has to run (`k2 store`, `k2 up` or `k2 demo`); while it does not, the loader waits and tries again.
+
+    \b
+    Examples:
+      k2 load
+      k2 --data DIR load --latency-file latency.bin
     """
     journal.setup(config, "loader")
     stop = threading.Event()

@@ -145,7 +145,13 @@ def candles(config: Config, symbol: str, interval: str, count: int, as_json: boo
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
 def gaps(config: Config, only_open: bool, as_json: bool) -> None:
-    """Show the gap ledger: where capture began, what was missing, what became of it."""
+    """Show the gap ledger: where capture began, what was missing, what became of it.
+
+    \b
+    Examples:
+      k2 gaps
+      k2 gaps --open --json
+    """
     where = "WHERE state = 'open'" if only_open else ""
     with _store(config) as store:
         rows = store.rows(
