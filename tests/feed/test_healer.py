@@ -14,7 +14,7 @@ from k2.core.sequence import Sequences
 from k2.core.session import Decoder
 from k2.core.types import Event, Frame, Gap
 from k2.exchanges import venue
-from k2.feed.healer import AGAIN, RETRIES, Healer
+from k2.feed.healer import AGAIN, RETRIES, TRIES, Healer
 from k2.feed.rest import Answer, RestError, _retry_after
 
 Reply = Answer | RestError
@@ -68,7 +68,7 @@ class Venue:
     def note(self, gaps: list[Gap]) -> None:
         self.noted += gaps
 
-    def heal(self, *live: int, seconds: float, **config: float) -> None:
+    def heal(self, *live: int, seconds: float, suspects: tuple[str, ...] = (), **config: float) -> None:
         """Live trades arrive at once, then `seconds` go by."""
         loop = TurnedLoop()
 
@@ -78,6 +78,7 @@ class Venue:
             healer = Healer(venue("binance"), settings, self.decoder.sequences, self, self)  # type: ignore[arg-type]
             task = asyncio.ensure_future(healer.run())
             healer.wake()
+            healer.suspect(suspects)
             await asyncio.sleep(seconds)
             assert not task.done()
             task.cancel()
@@ -116,6 +117,21 @@ def test_one_page_fills_the_holes_that_follow_closely() -> None:
     rest.heal(1, 5, 100, 200, 300, seconds=5)
     assert len(rest.healed) == 4
     assert len(rest.asked) == 1
+
+
+def test_a_last_trade_that_nothing_follows_is_asked_for_once() -> None:
+    rest = Venue(lambda first, limit: page(first, limit, last=12))
+    rest.heal(9, 10, seconds=100, suspects=("BTC-USDT", "ETH-USDT"))
+    assert [first for _, first in rest.asked] == [11]
+    assert rest.decoder.sequences.last_id("BTC-USDT") == 12
+    assert not rest.noted
+
+
+def test_a_probe_without_an_answer_is_made_again_and_not_for_ever() -> None:
+    rest = Venue(lambda first, limit: RestError("unreachable", "connection refused"))
+    rest.heal(9, 10, seconds=300, suspects=("BTC-USDT",))
+    assert len(rest.asked) == TRIES
+    assert not rest.noted
 
 
 def test_what_the_venue_does_not_have_is_asked_for_again_and_then_given_up_with_the_reason() -> None:

@@ -172,6 +172,9 @@ class Counter:
         first, last = absent[0][0], absent[-1][1]
         return Hole(self.symbol, self.native_symbol, self.epoch, first, last, gap.before_ts, gap.after_ts)
 
+    def following(self) -> Hole:
+        return Hole(self.symbol, self.native_symbol, self.epoch, self.head + 1, self.head + 1, self.newest_ts)
+
     def start_event(self) -> Gap:
         state: GapState = "epoch" if self.epoch else "start"
         reason = "the venue restarted its trade ids" if self.epoch else "the first trade seen"

@@ -81,6 +81,11 @@ class Sequences:
         ]
         return [hole for _, hole in sorted(found)]
 
+    def following(self, symbol: str) -> Hole | None:
+        """The id after the newest one known: nothing says that it exists, but REST may be asked. None: nothing seen."""
+        sequence = self._by_symbol.get(symbol)
+        return sequence.following() if sequence is not None else None
+
     def missing(self, hole: Hole) -> list[tuple[int, int]]:
         """The ranges of a hole that are still missing. Empty: healed, or its epoch is over."""
         sequence = self._by_symbol.get(hole.symbol)

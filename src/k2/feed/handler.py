@@ -27,6 +27,7 @@ TICK = 0.25  # s
 EVERY_SECOND = 4  # ticks
 CLOSE_WITHIN = 1.5  # s that the log has to take what is queued when the handler stops
 RETAIN_EVERY = 60.0  # s between looks for records that are old enough to go
+QUIET = 60.0  # s without a trade after which REST is asked whether there really was none
 SAY_FAULTS = 60.0  # s between warnings about what could not be decoded
 
 _log = logging.getLogger("k2.feed")
@@ -49,6 +50,7 @@ class Handler:
         self.meter = Meter(exchange.name)
         self._file = Path(config.instruments_file)
         self._file_seen: tuple[int, int] | None = None
+        self._traded: dict[str, float] = {}
         self._faults: Counter[str] = Counter()
         self._said_faults = -SAY_FAULTS
 
@@ -61,9 +63,9 @@ class Handler:
         decoder = Decoder(self.exchange, self.sequences)
         self.recorder = Recorder(decoder, writer, self.config.feed, self.meter, self._on_decoded)
         self.recorder.note(resumed.amends)
-        self.line = Line(self.exchange, self.config.feed, self.ws_url, self.context, self.recorder)
         rest = Rest(self.rest_url, self.context, self.config.feed.heal_timeout)
         self.healer = healer = Healer(self.exchange, self.config.feed, self.sequences, self.recorder, rest)
+        self.line = Line(self.exchange, self.config.feed, self.ws_url, self.context, self.recorder, self._on_settled)
         self._watch_instruments()
         tasks = [asyncio.ensure_future(part) for part in (self.line.run(), healer.run(), self._tick(), self._retain())]
         stopping = asyncio.ensure_future(stop.wait())
@@ -105,8 +107,23 @@ class Handler:
             if ticks % EVERY_SECOND == 0:
                 self._watch_instruments()
                 self._say_faults()
+                self._suspect_quiet()
                 self.meter.flush(self._queued(), len(self.sequences.holes()))
             await asyncio.sleep(TICK)
+
+    def _on_settled(self) -> None:
+        """A connection has its subscriptions: what came before them may be the newest there is."""
+        self.healer.suspect(self._symbols())
+
+    def _suspect_quiet(self) -> None:
+        now = time.monotonic()
+        for symbol in self._symbols():
+            if now - self._traded.setdefault(symbol, now) >= QUIET:
+                self._traded[symbol] = now
+                self.healer.suspect([symbol])
+
+    def _symbols(self) -> list[str]:
+        return [self.exchange.canonical(native) for native in self.line.natives]
 
     async def _retain(self) -> None:
         while True:
@@ -122,6 +139,8 @@ class Handler:
         for name, signal in decoded.signals:
             if name in connections:
                 connections[name].on_signal(signal, now)
+        if decoded.keys:
+            self._traded.update(dict.fromkeys(decoded.keys, time.monotonic()))
         if decoded.gaps:
             self.healer.wake()
         for fault in decoded.faults:

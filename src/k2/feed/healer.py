@@ -9,7 +9,9 @@ import contextlib
 import logging
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from k2 import metrics
 from k2.config import FeedConfig
@@ -30,6 +32,7 @@ SETTLE = 5.0  # s after the start in which the HTTP library is not loaded unless
 AGAIN = (300.0, 86_400.0)  # s: first and longest time until a hole that was given up is tried once more, quietly
 STRETCH = 900  # ids: about a page
 TRIES = 5  # times one page is asked for before another hole gets its turn
+PROBE_AGAIN = 5.0  # s until a probe that got no answer is made again
 LONGEST_WAIT = 300.0  # s that a Retry-After is honoured for
 
 _log = logging.getLogger("k2.feed")
@@ -48,6 +51,15 @@ class _Case:
     rare: Backoff = field(default_factory=lambda: Backoff(*AGAIN))
 
 
+class _Page(NamedTuple):
+    """What came of one request; `frame` None: no answer at all."""
+
+    outcome: str
+    trades: list[Trade]
+    frame: Frame | None
+    error: str
+
+
 class Healer:
     """One exchange's. `run` goes on until cancelled."""
 
@@ -63,6 +75,13 @@ class Healer:
         self._cases: dict[tuple[str, int, int], _Case] = {}
         self._now = asyncio.get_running_loop().time
         self._news = asyncio.Event()
+        self._suspects: dict[str, tuple[float, int]] = {}
+
+    def suspect(self, symbols: Iterable[str]) -> None:
+        """A newest trade of these symbols may be missing with none after it to show that: ask REST once."""
+        for symbol in symbols:
+            self._suspects.setdefault(symbol, (self._now(), 1))
+        self._news.set()
 
     def wake(self) -> None:
         """There may be a new hole."""
@@ -79,10 +98,14 @@ class Healer:
             if hole is not None:
                 await self._treat(hole)
                 continue
+            due = [symbol for symbol, (at, _) in self._suspects.items() if at <= began]
+            if due:
+                await self._probe(due[0], self._suspects.pop(due[0])[1])
+                continue
             await asyncio.sleep(max(LOOK_EVERY, 20 * (self._now() - began)))
-            due = min((case.next_at for case in self._cases.values()), default=None)
+            times = [case.next_at for case in self._cases.values()] + [at for at, _ in self._suspects.values()]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
+                async with asyncio.timeout_at(min(times, default=None)):
                     await self._news.wait()
             self._news.clear()
 
@@ -143,40 +166,53 @@ class Healer:
         backoff = Backoff(0.5, 30.0)
         failures = 0
         while request is not None and self.sequences.missing(hole):
-            await asyncio.sleep(self.bucket.wait(self._now(), request.weight))
-            try:
-                answer = await self.rest.get(request.path)
-            except RestError as error:
-                self._count(error.outcome)
-                case.last_error = f"{self.rest.url}: {error}"
-                failures += 1
-            else:
-                frame = Frame(time.time_ns(), "rest", "rest", f"{answer.status} {request.path}", answer.body)
-                events = await self.recorder.ask(frame)
-                page = [event for event in events if isinstance(event, Trade)]
-                outcome = _outcome(answer, page, [event for event in events if isinstance(event, Fault)])
-                self._count(outcome)
-                if outcome == "ok":
-                    case.last_error = "the venue's REST interface does not have them"
-                    if page:
-                        case.since = self._now()
-                    request, failures = self.exchange.heal_next(hole, request, page, frame), 0
-                    backoff.reset()
-                    continue
-                case.last_error = f"the venue answers {answer.status} ({outcome}) to {request.path}"
-                if outcome == "refused":
-                    return True
-                if outcome == "rate-limited":
-                    wait = answer.retry_after if answer.retry_after is not None else backoff.next(random.random())
-                    self.bucket.penalise(self._now(), min(wait, LONGEST_WAIT))
-                    if self._now() - case.since >= self.config.heal_give_up:
-                        return False
-                    continue
-                failures += 1
+            page = await self._get(request, backoff)
+            if page.outcome == "ok" and page.frame is not None:
+                case.last_error = "the venue's REST interface does not have them"
+                if page.trades:
+                    case.since = self._now()
+                request, failures = self.exchange.heal_next(hole, request, page.trades, page.frame), 0
+                backoff.reset()
+                continue
+            case.last_error = page.error
+            if page.outcome == "refused":
+                return True
+            if page.outcome == "rate-limited":
+                if self._now() - case.since >= self.config.heal_give_up:
+                    return False
+                continue
+            failures += 1
             if failures >= TRIES:
                 return False
             await asyncio.sleep(backoff.next(random.random()))
         return request is None
+
+    async def _probe(self, symbol: str, tries: int) -> None:
+        """Ask for what may have followed a symbol's newest trade. It goes to the recorder like any page."""
+        hole = self.sequences.following(symbol)
+        if hole is None:
+            return
+        page = await self._get(self.exchange.heal(hole), Backoff(0.5, 30.0))
+        if page.outcome not in ("ok", "refused") and tries < TRIES:
+            self._suspects[symbol] = (self._now() + PROBE_AGAIN, tries + 1)
+
+    async def _get(self, request: RestRequest, backoff: Backoff) -> _Page:
+        """One request, within the venue's rate limit; the answer is recorded and counted."""
+        await asyncio.sleep(self.bucket.wait(self._now(), request.weight))
+        try:
+            answer = await self.rest.get(request.path)
+        except RestError as error:
+            self._count(error.outcome)
+            return _Page(error.outcome, [], None, f"{self.rest.url}: {error}")
+        frame = Frame(time.time_ns(), "rest", "rest", f"{answer.status} {request.path}", answer.body)
+        events = await self.recorder.ask(frame)
+        trades = [event for event in events if isinstance(event, Trade)]
+        outcome = _outcome(answer, trades, [event for event in events if isinstance(event, Fault)])
+        self._count(outcome)
+        if outcome == "rate-limited":
+            wait = answer.retry_after if answer.retry_after is not None else backoff.next(random.random())
+            self.bucket.penalise(self._now(), min(wait, LONGEST_WAIT))
+        return _Page(outcome, trades, frame, f"the venue answers {answer.status} ({outcome}) to {request.path}")
 
     def _count(self, outcome: str) -> None:
         metrics.REST_REQUESTS.labels(self.exchange.name, outcome).inc()

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from k2 import metrics
@@ -28,16 +28,26 @@ _log = logging.getLogger("k2.feed")
 
 
 class Line:
-    """`connections` are the open ones by name: one, or two while a successor takes over."""
+    """`connections` are the open ones by name: one, or two while a successor takes over.
+
+    `on_settled` is called when a connection has had its subscriptions answered.
+    """
 
     def __init__(
-        self, exchange: Exchange, config: FeedConfig, url: str, context: ssl.SSLContext, recorder: Recorder
+        self,
+        exchange: Exchange,
+        config: FeedConfig,
+        url: str,
+        context: ssl.SSLContext,
+        recorder: Recorder,
+        on_settled: Callable[[], None],
     ) -> None:
         self.exchange = exchange
         self.config = config
         self.url = url
         self.context = context
         self.recorder = recorder
+        self.on_settled = on_settled
         self.connections: dict[str, Connection] = {}
         self.natives: tuple[str, ...] = ()
         self._backoff = Backoff(config.backoff_first, config.backoff_cap)
@@ -142,6 +152,7 @@ class Line:
                 continue
             connection = Connection(self.exchange, self.config, socket, self.natives, began)
             self.connections[connection.name] = connection
+            connection.settled.add_done_callback(lambda settled: settled.cancelled() or self.on_settled())
             connection.tick(self._now())
             return connection
 
