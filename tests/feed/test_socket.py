@@ -144,6 +144,23 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_in_time() -> None:
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("abruptly", [False, True])
+def test_a_line_that_goes_down_before_the_handshake_is_answered_is_no_connection(abruptly: bool) -> None:
+    async def leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if abruptly:
+            writer.transport.abort()
+        else:
+            writer.close()
+
+    async def test() -> None:
+        async with asyncio.timeout(20), await asyncio.start_server(leave, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(DialError):
+                await dial(f"ws://127.0.0.1:{port}/x", None, "c1", Queue(), 5)
+
+    asyncio.run(test())
+
+
 def test_a_port_that_nobody_listens_on_is_named() -> None:
     async def test() -> None:
         with sockets.socket() as closed:

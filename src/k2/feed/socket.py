@@ -54,6 +54,11 @@ class Socket(WSListener):
         self._parts: list[bytes] = []
         self._reason = ""
 
+    @property
+    def connected(self) -> bool:
+        """Whether the venue has answered the handshake, whatever came after."""
+        return self._transport is not None
+
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
 
@@ -187,6 +192,8 @@ async def dial(url: str, context: ssl.SSLContext | None, name: str, queue: Queue
         raise DialError(f"{host}: refused the WebSocket handshake ({_one_line(error)})") from None
     except OSError as error:
         raise DialError(f"{host}: {_one_line(error)}") from None
+    if not socket.connected:  # picows returns as if all were well when the line goes down before the answer
+        raise DialError(f"{host}: the connection ended before the WebSocket handshake was answered")
     return socket
 
 
