@@ -97,6 +97,7 @@ class StoreConfig(_Section, frozen=True):
     readonly_password: Annotated[str, Meta(description="Its password (secret).")] = ""
     max_memory_mb: Annotated[int, Meta(description="Memory one statement may use.")] = 2048
     max_execution_s: Annotated[float, Meta(description="Seconds one statement may take.")] = 120.0
+    keep_free_mb: Annotated[int, Meta(description="Free disk space below which the store writes nothing more.")] = 256
 
 
 class LoaderConfig(_Section, frozen=True):

@@ -74,20 +74,23 @@ def identifier(name: str) -> str:
 class Engine:
     """The one engine of this process, over one directory. Refuses a directory that another process has open."""
 
-    def __init__(self, directory: Path, memory_mb: int = 2048) -> None:
+    def __init__(self, directory: Path, memory_mb: int = 2048, keep_free_mb: int = 256) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self._lock = _lock(directory / "k2.lock")
         try:
-            self._address = self._configure(memory_mb)
+            self._address = self._configure(memory_mb, keep_free_mb)
             self._first = Connection(self._address)
         except BaseException:
             os.close(self._lock)
             raise
         self.version: str = chdb.engine_version
 
-    def _configure(self, memory_mb: int) -> str:
+    def _configure(self, memory_mb: int, keep_free_mb: int) -> str:
         settings = {
+            # The engine does not notice a write that fails (measured: an INSERT on a full disk succeeds and leaves a
+            # broken part). It does refuse to begin one, or a merge, when less than this would stay free.
+            "storage_configuration": {"disks": {"default": {"keep_free_space_bytes": str(keep_free_mb << 20)}}},
             "logger": {"level": "none"},
             "max_server_memory_usage": str(memory_mb << 20),
             "mark_cache_size": str(32 << 20),

@@ -27,7 +27,7 @@ def serve(config: Config, prepare: Callable[[Store], None], ready: Callable[[int
 
     Raises StoreError if the directory cannot be opened or prepared, ConfigError if the address cannot be listened on.
     """
-    engine = Engine(config.store_dir, config.store.max_memory_mb)
+    engine = Engine(config.store_dir, config.store.max_memory_mb, config.store.keep_free_mb)
     try:
         store = EmbeddedStore(engine)
         prepare(store)
