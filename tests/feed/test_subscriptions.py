@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from k2.core.exchange import Exchange
 from k2.core.types import Confirmed, Refused
 from k2.exchanges import venue
-from k2.feed.subscriptions import ANSWER_WITHIN, RETRY_REFUSED, SETTLE, Subscriptions
+from k2.feed.subscriptions import ANSWER_WITHIN, RETRY_CAP, RETRY_FIRST, SETTLE, Subscriptions
 
 BINANCE, COINBASE, KRAKEN = venue("binance"), venue("coinbase"), venue("kraken")
 
@@ -65,9 +65,22 @@ def test_a_refused_symbol_is_named_once_and_the_others_go_on() -> None:
     machine.on_confirmed(Confirmed("trade", ("BTC/USD",)))
     assert machine.settled
     assert machine.active == 1
-    assert machine.due(1.0 + RETRY_REFUSED - 1) == []
-    (again,) = machine.due(1.0 + RETRY_REFUSED)
+    assert machine.due(1.0 + RETRY_FIRST - 0.1) == []
+    (again,) = machine.due(1.0 + RETRY_FIRST)
     assert json.loads(again)["params"]["symbol"] == ["NO/USD"]
+
+
+def test_a_symbol_that_stays_refused_is_asked_for_ever_more_rarely() -> None:
+    machine, _ = subscribed(KRAKEN, "NO/USD")
+    now, pauses = 1.0, []
+    for _ in range(10):
+        machine.on_refused(Refused("trade", "NO/USD", "not supported"), now)
+        began = now
+        while not machine.due(now):
+            now += 0.5
+        pauses.append(now - began)
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (RETRY_FIRST, RETRY_CAP)
 
 
 def test_where_one_refusal_voids_the_whole_message_the_neighbours_are_asked_for_again() -> None:

@@ -83,7 +83,7 @@ class Connection:
             for native, reason in self.subscriptions.on_refused(signal, now):
                 metrics.REFUSALS.labels(self.exchange.name).inc()
                 _log.error(
-                    "%s refuses %s: %s; the other symbols go on, it is asked for again in some minutes",
+                    "%s refuses %s: %s; the other symbols go on, it is asked for again from time to time",
                     self.exchange.name,
                     native,
                     reason,

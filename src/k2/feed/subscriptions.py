@@ -1,7 +1,7 @@
 """What one connection has asked for and been told: a state machine without a clock of its own.
 
 Every symbol is asked for in chunks within the venue's limits, and every answer is checked. A symbol that the venue
-refuses is reported, and asked for again some minutes later, while the others go on. `now` is monotonic seconds.
+refuses is reported, and asked for again after seconds, later after minutes, while the others go on. `now` is monotonic seconds.
 """
 
 from collections import deque
@@ -12,7 +12,8 @@ from k2.core.types import Confirmed, Refused
 
 ANSWER_WITHIN = 10.0
 SETTLE = 1.0  # after a refusal that names one symbol: time for the answers of its neighbours, then they are asked again
-RETRY_REFUSED = 300.0
+RETRY_FIRST = 5.0  # until a refused symbol is asked for again: it may be about to be listed
+RETRY_CAP = 300.0  # the same when it was refused again and again; doubled in between
 ATTEMPTS = 2  # unanswered twice: the connection is not worth keeping
 PACE = 1.25  # margin on the venue's message rate, which counts our pongs too
 
@@ -36,6 +37,7 @@ class Subscriptions:
         self.wanted: set[str] = set()
         self.confirmed: dict[str, set[str]] = {}  # native symbol -> channels
         self.refused: dict[str, float] = {}  # native symbol -> when to ask again
+        self._pauses: dict[str, float] = {}  # native symbol -> how long its latest refusal was respected
         self._asked: set[str] = set()
         self._chunks: deque[tuple[tuple[str, ...], bool, int]] = deque()  # symbols, subscribe or unsubscribe, attempt
         self._requests: list[_Request] = []
@@ -124,6 +126,7 @@ class Subscriptions:
                 if answer.active:
                     self.confirmed.setdefault(native, set()).add(channel)
                     self.refused.pop(native, None)
+                    self._pauses.pop(native, None)
                 else:
                     self.confirmed.get(native, set()).discard(channel)
         self._settle_requests()
@@ -168,7 +171,8 @@ class Subscriptions:
                 request.deadline = min(request.deadline, now + SETTLE)
                 request.attempt = 0  # its neighbours are not at fault: asking them again is a first attempt
         for native in natives:
-            self.refused[native] = now + RETRY_REFUSED
+            self._pauses[native] = min(self._pauses.get(native, RETRY_FIRST / 2) * 2, RETRY_CAP)
+            self.refused[native] = now + self._pauses[native]
             self._asked.discard(native)
         self._settle_requests()
         return [(native, answer.reason) for native in natives]
