@@ -96,7 +96,7 @@ def test_a_refusal_without_a_name_is_narrowed_down_to_the_symbol() -> None:
     machine, sent = subscribed(BINANCE, "AUSDT", "BUSDT", "NOUSDT", "CUSDT")
     named: list[str] = []
     now = 0.0
-    for _ in range(60):
+    while not machine.settled and now < 60:
         for message in sent:
             request = json.loads(message)
             if any(stream.startswith("no") for stream in request["params"]):

@@ -1,7 +1,8 @@
 """What one connection has asked for and been told: a state machine without a clock of its own.
 
 Every symbol is asked for in chunks within the venue's limits, and every answer is checked. A symbol that the venue
-refuses is reported, and asked for again after seconds, later after minutes, while the others go on. `now` is monotonic seconds.
+refuses is reported, and asked for again after seconds, later after minutes, while the others go on. `now` is monotonic
+seconds.
 """
 
 from collections import deque
