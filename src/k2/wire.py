@@ -30,10 +30,10 @@ def repair_log(config: Config, stream: str) -> "Repair":
 
 
 def open_store(config: Config) -> Store:
-    """A connection to the hot store, for one thread. Connects with its first request."""
+    """A connection to the hot store's database `k2`, for one thread. Connects with its first request."""
     from k2.store.clickhouse import ClickHouseStore
 
-    return ClickHouseStore(config.store_url, config.store.user, config.store.password)
+    return ClickHouseStore(config.store_url, config.store.user, config.store.password, database="k2")
 
 
 def serve_store(config: Config, ready: Callable[[int], None]) -> None:

@@ -170,6 +170,43 @@ def test_an_insert_that_fails_writes_nothing(store: StoreProcess, client: ClickH
     assert client.rows(f"SELECT count() FROM {table}") == [(0,)]
 
 
+@pytest.mark.parametrize("rows", [5, 40_000])
+@pytest.mark.parametrize("form", ["JSONEachRow", "TSV", "Values", "input"])
+def test_what_could_not_be_stored_is_not_acknowledged(
+    store: StoreProcess, client: ClickHouseStore, table: str, form: str, rows: int
+) -> None:
+    """A constraint and a materialized view, as an insert meets them after its data have been read."""
+    values = {"JSONEachRow": b'{"a":%d}\n', "Values": b"(%d),"}.get(form, b"%d\n")
+    data = b"".join(values % i for i in range(rows)).rstrip(b",")
+    clause = "SELECT a FROM input('a UInt64') FORMAT TSV" if form == "input" else f"FORMAT {form}"
+    client.execute(f"CREATE TABLE {table} (a UInt64, CONSTRAINT few CHECK a < 4) ENGINE = MergeTree ORDER BY a")
+    assert ask(store.port, data, query=f"INSERT INTO {table} {clause}").code == 469
+    client.execute(f"CREATE OR REPLACE TABLE {table} (a UInt64) ENGINE = Null")
+    client.execute(f"CREATE MATERIALIZED VIEW {table}_view ENGINE = Memory AS SELECT throwIf(a = 4) AS x FROM {table}")
+    assert ask(store.port, data, query=f"INSERT INTO {table} {clause}").code == 395
+    client.execute(f"DROP TABLE {table}_view")
+
+
+@pytest.mark.parametrize("rows", [5, 40_000])
+@pytest.mark.parametrize("form", ["JSONEachRow", "TSV"])
+def test_a_full_disk_is_an_error_and_passes(
+    store: StoreProcess, client: ClickHouseStore, table: str, form: str, rows: int
+) -> None:
+    """The disk is as good as full when it has less than must stay free; the store itself leaves 256 MiB."""
+    data = b"".join((b'{"a":%d}\n' if form == "JSONEachRow" else b"%d\n") % i for i in range(rows))
+    client.execute(f"CREATE TABLE {table} (a UInt64) ENGINE = MergeTree ORDER BY a")
+    into = f"INSERT INTO {table} FORMAT {form}"
+    full = ask(store.port, data, query=into, min_free_disk_bytes_to_perform_insert=str(10**18))
+    assert full.code == 243
+    assert b"free" in full.body
+    assert client.rows(f"SELECT count() FROM {table}") == [(0,)]
+    assert ask(store.port, data, query=into).status == 200
+    assert client.rows(f"SELECT count() FROM {table}") == [(rows,)]
+    assert client.rows("SELECT value FROM system.settings WHERE name = 'min_free_disk_bytes_to_perform_insert'") == [
+        (str(256 << 20),)
+    ]
+
+
 def test_a_large_insert_goes_through_in_pieces(store: StoreProcess, client: ClickHouseStore, table: str) -> None:
     client.execute(f"CREATE TABLE {table} (a UInt64, s String) ENGINE = MergeTree ORDER BY a")
     head = f"INSERT INTO {table} FORMAT TSV\n".encode()
@@ -253,11 +290,11 @@ def test_sessions(store: StoreProcess) -> None:
     assert ask(store.port, b"SELECT currentDatabase()", **mine).body == b"k2\n"
 
 
-def test_a_session_is_for_one_at_a_time(store: StoreProcess) -> None:
-    slow = threading.Thread(target=lambda: ask(store.port, b"SELECT sleep(1)", session_id="busy"))
+def test_a_session_is_for_one_at_a_time(store: StoreProcess, client: ClickHouseStore) -> None:
+    slow = threading.Thread(target=lambda: ask(store.port, b"SELECT sleep(2)", session_id="busy", query_id="nap"))
     slow.start()
-    codes = [0]
-    assert _until(lambda: codes.append(ask(store.port, b"SELECT 1", session_id="busy").code) or codes[-1] == 373)
+    assert _until(lambda: client.rows(_RUNNING, {"what": "%/* query_id=nap */%"}))
+    assert ask(store.port, b"SELECT 1", session_id="busy").code == 373
     slow.join()
     assert ask(store.port, b"SELECT 1", session_id="busy").body == b"1\n"
 

@@ -5,8 +5,6 @@ nobody reads. Up to `WHOLE` bytes are held before the first is sent, so that an 
 """
 
 import asyncio
-import fcntl
-import os
 import secrets
 import tempfile
 from contextlib import suppress
@@ -17,13 +15,11 @@ from aiohttp import web
 from k2.store import StoreError
 from k2.store.embedded import Answer
 from k2.store.server.frames import pack
-from k2.store.server.native import Blocks
+from k2.store.server.pipes import Pipe
 from k2.store.server.request import Ask
 from k2.store.server.status import http_status
 
 WHOLE = 1 << 20
-_READ = 1 << 18
-_F_SETPIPE_SZ = 1031  # Linux
 
 _TYPES = {
     "json": "application/json; charset=UTF-8",
@@ -84,46 +80,6 @@ def failure(error: StoreError, headers: dict[str, str]) -> web.Response:
     response.content_type = "text/plain"
     response.charset = "UTF-8"
     return response
-
-
-class Pipe:
-    """The end of a pipe that the event loop reads, and the number of the end that the engine writes."""
-
-    def __init__(self, native_revision: int = 0) -> None:
-        self._blocks = Blocks(native_revision) if native_revision else None
-        self._loop = asyncio.get_running_loop()
-        self._reader, self.writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        with suppress(OSError):
-            fcntl.fcntl(self._reader, _F_SETPIPE_SZ, _READ)
-
-    async def read(self) -> bytes:
-        """What is there, waiting for it if need be; empty at the end."""
-        if self._blocks is None:
-            return await self._read()
-        while piece := await self._read():
-            if blocks := self._blocks.feed(piece):
-                return blocks
-        return self._blocks.feed(b"", last=True)
-
-    async def _read(self) -> bytes:
-        while True:
-            with suppress(BlockingIOError):
-                return os.read(self._reader, _READ)
-            ready = asyncio.Event()
-            self._loop.add_reader(self._reader, ready.set)
-            try:
-                await ready.wait()
-            finally:
-                self._loop.remove_reader(self._reader)
-
-    def close_writer(self) -> None:
-        """Called from the worker when the statement is over."""
-        os.close(self.writer)
-
-    def close(self) -> None:
-        """Stop reading: the engine's next write fails, and with it the statement."""
-        os.close(self._reader)
 
 
 async def held(pipe: Pipe) -> tuple[list[bytes], bool]:

@@ -7,7 +7,7 @@ from typing import IO, NamedTuple
 
 from aiohttp import BodyPartReader, web
 
-from k2.store.embedded import Connection, identifier
+from k2.store.embedded import Connection, from_file, identifier
 from k2.store.server.bodies import CHUNK
 from k2.store.server.native import split_types
 from k2.store.server.statement import MAX_STATEMENT
@@ -27,14 +27,7 @@ class External(NamedTuple):
     def load(self, connection: Connection) -> None:
         """Make it a temporary table of this connection."""
         connection.run(f"CREATE TEMPORARY TABLE {identifier(self.name)} ({self.structure}) ENGINE = Memory")
-        insert = connection.insert(f"INSERT INTO {identifier(self.name)}", self.format)
-        try:
-            while piece := self.file.read(CHUNK):
-                insert.append(piece)
-        except BaseException:
-            insert.cancel()
-            raise
-        insert.finish()
+        connection.run(from_file(f"INSERT INTO {identifier(self.name)}", self.format, self.file.fileno()))
 
 
 class Form(NamedTuple):
@@ -73,6 +66,7 @@ async def _file(part: BodyPartReader) -> IO[bytes]:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives until the statement is over
     while chunk := await part.read_chunk(CHUNK):
         file.write(part.decode(chunk))
+    file.flush()
     file.seek(0)
     return file
 

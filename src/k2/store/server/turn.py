@@ -1,19 +1,18 @@
 """One request's turn with the engine: SELECTs out through a pipe, INSERTs in as their data arrive, all else at once."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from k2.store import StoreError
-from k2.store.embedded import Answer, Insert
+from k2.store.embedded import Answer
 from k2.store.server import answers
-from k2.store.server.connections import Lease
 from k2.store.server.gate import Gate
 from k2.store.server.incoming import Incoming
 from k2.store.server.native import Blocks
+from k2.store.server.pipes import Feed, Pipe
 from k2.store.server.status import refusal
 from k2.store.server.work import INLINE, Work
 
@@ -41,7 +40,7 @@ class Turn:
         if statement.kind == "insert":
             answer = await self._insert()
         elif statement.kind == "insert_select" and statement.reads_input and statement.format:
-            answer = await self._insert_input()
+            answer = await self._insert_stream(self._incoming.first, self._incoming.rest)
         else:
             answer = await self._gate.run(self._work.plain, self._ask, statement, self._form)
         body = answer.body
@@ -54,7 +53,7 @@ class Turn:
         return {**headers, "X-ClickHouse-Summary": answers.summary(answer, time.perf_counter() - self._began)}
 
     async def _select(self, headers: dict[str, str]) -> web.StreamResponse:
-        pipe = answers.Pipe(self._revision())
+        pipe = Pipe(self._revision())
         ask = self._ask._replace(encoding="") if self._revision() else self._ask
 
         def run() -> Answer:
@@ -83,7 +82,7 @@ class Turn:
         return self._ask.protocol_version if self._form.lower() == "native" else 0
 
     async def _spool(
-        self, headers: dict[str, str], pipe: answers.Pipe, chunks: list[bytes], done: "asyncio.Future[Answer]"
+        self, headers: dict[str, str], pipe: Pipe, chunks: list[bytes], done: "asyncio.Future[Answer]"
     ) -> web.StreamResponse:
         """`wait_end_of_query`: nothing is sent before the end is known to be good."""
         with await answers.spooled(pipe, chunks) as file:
@@ -94,7 +93,7 @@ class Turn:
             return await stream.end()
 
     async def _stream(
-        self, headers: dict[str, str], pipe: answers.Pipe, chunks: list[bytes], done: "asyncio.Future[Answer]"
+        self, headers: dict[str, str], pipe: Pipe, chunks: list[bytes], done: "asyncio.Future[Answer]"
     ) -> web.StreamResponse:
         stream = answers.Stream(self._http, self._ask, headers)
         await stream.begin()
@@ -123,34 +122,23 @@ class Turn:
             raise refusal(108, "NO_DATA_TO_INSERT", "No data to insert")
         return await self._gate.run(self._work.insert, self._ask, self._statement, self._form, bytes(whole))
 
-    async def _insert_stream(self, first: bytes, rest: AsyncIterator[bytes]) -> Answer:
-        gate = self._gate
-        lease, insert = await gate.run(self._work.begin, self._ask, self._statement, self._form)
-        try:
-            await gate.run(insert.append, first)
-            async for piece in rest:
-                await gate.run(insert.append, piece)
-        except BaseException:
-            await asyncio.shield(self._give_up(lease, insert))
-            raise
-        return await gate.run(self._work.finish, lease, insert)
-
-    async def _give_up(self, lease: Lease, insert: Insert) -> None:
-        await self._gate.run(self._work.give_up, lease, insert)
-
-    async def _insert_input(self) -> Answer:
-        """INSERT ... SELECT ... FROM input(): the data go through a pipe that the engine reads as a file."""
-        reader, writer = os.pipe()
-        done = self._gate.run(self._work.insert_select, self._ask, self._statement, self._form, reader)
-        done.add_done_callback(lambda _: os.close(reader))
+    async def _insert_stream(self, first: bytes, rest: AsyncIterator[bytes] | None) -> Answer:
+        """The data go through a pipe that the engine reads as a file, as they come."""
+        feed = Feed()
+        done = self._gate.run(self._work.insert_from, self._ask, self._statement, self._form, feed.reader)
+        done.add_done_callback(lambda _: feed.close_reader())
         done.add_done_callback(_heard)
         try:
-            await asyncio.to_thread(_write, writer, self._incoming.first)
-            if self._incoming.rest is not None:
-                async for piece in self._incoming.rest:
-                    await asyncio.to_thread(_write, writer, piece)
+            reading = await feed.write(first)
+            if rest is not None:
+                async for piece in rest:
+                    reading = reading and await feed.write(piece)
+        except BaseException:
+            # The data that came must not count as all of them.
+            await asyncio.shield(asyncio.to_thread(self._work.kill, self._ask.query_id))
+            raise
         finally:
-            os.close(writer)
+            feed.close()
         return await done
 
 
@@ -158,12 +146,3 @@ def _heard(done: "asyncio.Future[Answer]") -> None:
     """Nobody waits for this any more: its failure is no news."""
     if not done.cancelled():
         done.exception()
-
-
-def _write(handle: int, data: bytes) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(handle, view) :]
-    except BrokenPipeError:
-        return  # the statement is over; its own error says why

@@ -4,19 +4,22 @@ import re
 from collections.abc import Sequence
 
 from k2.store import StoreError
-from k2.store.embedded import Answer, Connection, Insert, quoted
-from k2.store.server.connections import Connections, Lease
+from k2.store.embedded import Answer, Connection, fed, from_file, quoted
+from k2.store.server.connections import Connections
 from k2.store.server.externals import External
 from k2.store.server.request import Ask
 from k2.store.server.statement import Statement
 
-# Up to this size, data behind the statement itself are the cheapest way in; above, the streaming insert is. Only in
-# lines of JSON, where a blank line means nothing: for the engine it ends the data.
+# Up to this size, data behind the statement itself are the cheapest way in; above, a pipe is. Only in lines of JSON,
+# where a blank line means nothing: for the engine it ends the data.
 INLINE = 64 << 10
 _INLINE_FORMATS = frozenset(("JSONEachRow", "JSONCompactEachRow"))
 _INPUT = re.compile(rb"\binput\s*\(", re.IGNORECASE)
 _QUERY_ID = re.compile(r"\bquery_id\s*=\s*('(?:[^'\\]|\\.)*')", re.IGNORECASE)
-_ADDED = re.compile(r"\s*/\* query_id=\S* \*/ (?:INTO OUTFILE '/dev/fd/\d+' TRUNCATE COMPRESSION '\w+' )?")
+_ADDED = re.compile(
+    r"\s*/\* query_id=\S* \*/ (?:INTO OUTFILE '/dev/fd/\d+' TRUNCATE COMPRESSION '\w+' )?"
+    r"|\s*FROM INFILE '/dev/fd/\d+' COMPRESSION 'none'"
+)
 _UNSAFE = re.compile(r"[^\w.:-]")
 
 
@@ -62,50 +65,19 @@ class Work:
 
     def insert(self, ask: Ask, statement: Statement, form: str, data: bytes) -> Answer:
         """Insert data that are all here."""
-        lines = form in _INLINE_FORMATS and len(data) <= INLINE and data[:1] in (b"{", b"[")
-        if lines and b"\n\n" not in data and b"\r" not in data and not ask.params:
+        if form in _INLINE_FORMATS and data[:1] in (b"{", b"[") and b"\n\n" not in data and b"\r" not in data:
             sql = statement.head + mark(ask.query_id).encode() + b"FORMAT " + form.encode() + b"\n" + data
             return self._on(ask, statement, sql, "TabSeparated", ())
-        lease, insert = self.begin(ask, statement, form)
-        return self.finish(lease, insert, data)
+        with fed(data) as source:
+            return self.insert_from(ask, statement, form, source)
 
-    def begin(self, ask: Ask, statement: Statement, form: str) -> tuple[Lease, Insert]:
-        """Begin an insert whose data are still coming."""
-        private = statement._replace(words=statement.words | {b"TEMPORARY"}) if ask.params else statement
-        lease = self._connections.lease(ask, private)
-        try:
-            if ask.params:
-                lease.connection.set({f"param_{name}": value for name, value in ask.params.items()})
-            head = statement.head.decode("utf-8", "surrogateescape") + mark(ask.query_id)
-            return lease, lease.connection.insert(head, form)
-        except BaseException:
-            self._connections.release(lease)
-            raise
-
-    def finish(self, lease: Lease, insert: Insert, data: bytes = b"") -> Answer:
-        """Give the last data and commit."""
-        try:
-            if data:
-                insert.append(data)
-            return insert.finish()
-        except StoreError as error:
-            insert.cancel()
-            raise _as_asked(error) from None
-        finally:
-            self._connections.release(lease)
-
-    def give_up(self, lease: Lease, insert: Insert) -> None:
-        """End an insert without its data."""
-        try:
-            insert.cancel()
-        finally:
-            self._connections.release(lease)
-
-    def insert_select(self, ask: Ask, statement: Statement, form: str, reader: int) -> Answer:
-        """Run an INSERT ... SELECT; where it reads `input()`, that is the pipe with the file number `reader`."""
-        source = f"file('/dev/fd/{reader}', '{form}', ".encode()
-        sql = _INPUT.sub(lambda _: source, statement.head) + mark(ask.query_id).encode()
-        return self._on(ask, statement, sql, "TabSeparated", ())
+    def insert_from(self, ask: Ask, statement: Statement, form: str, source: int) -> Answer:
+        """Insert what stands in an open file, or comes through a pipe. `input()` is that file as well."""
+        if statement.kind == "insert_select":
+            sql = _INPUT.sub(lambda _: f"file('/dev/fd/{source}', '{form}', ".encode(), statement.head)
+            return self._on(ask, statement, sql + mark(ask.query_id).encode(), "TabSeparated", ())
+        text = from_file(statement.head.decode("utf-8", "surrogateescape"), mark(ask.query_id) + form, source)
+        return self._on(ask, statement, text.encode("utf-8", "surrogateescape"), "TabSeparated", ())
 
     def kill(self, query_id: str) -> None:
         """Ask the engine to stop a statement."""
