@@ -32,11 +32,18 @@ def emit(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool = 
     if sys.stdout.isatty():
         from rich.table import Table
 
-        table = Table(*columns, title=title or None, title_justify="left", header_style="bold", box=None)
-        for row in rows:
-            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="right" if _numbers(row[index] for row in cells) else "left")
+        for row in cells:
+            table.add_row(*row)
         console().print(table)
         return
     click.echo("\t".join(columns))
     for row in rows:
         click.echo("\t".join("" if cell is None else str(cell) for cell in row))
+
+
+def _numbers(cells: Iterable[str]) -> bool:
+    return all(cell.lstrip("-").replace(".", "", 1).replace(",", "").isdigit() for cell in cells if cell)
