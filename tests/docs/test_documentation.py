@@ -8,10 +8,9 @@ import click
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from k2 import metrics
+from k2 import metrics, reference
 from k2.cli import VERBS, main
 from k2.config import settings
-from k2 import reference
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

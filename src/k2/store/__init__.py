@@ -1,7 +1,7 @@
 """The hot store: ClickHouse SQL over ClickHouse's HTTP protocol, whoever answers it.
 
-The loader writes, `verify` and people read; both speak only this Protocol. Embedded, one process owns chDB and serves the
-protocol (`server.py`); in a cluster a ClickHouse server does. `clickhouse.py` is the client of either.
+The loader writes, `verify` and people read; both speak only this Protocol. Embedded, one process owns chDB and serves
+the protocol (`server/`); in a cluster a ClickHouse server does. `clickhouse.py` is the client of either.
 """
 
 from collections.abc import Iterator, Mapping
