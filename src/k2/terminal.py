@@ -23,8 +23,17 @@ def note(message: str) -> None:
     click.echo(message, err=True)
 
 
-def emit(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool = False, title: str = "") -> None:
-    """Rows as JSON lines (`as_json`), as a table (terminal) or tab-separated with a header (pipe)."""
+def emit(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    as_json: bool = False,
+    title: str = "",
+    spare: Sequence[str] = (),
+) -> None:
+    """Rows as JSON lines (`as_json`), as a table (terminal) or tab-separated with a header (pipe).
+
+    A terminal that is too narrow does without the `spare` columns, the first ones first, and the person is told.
+    """
     if as_json:
         for row in rows:
             click.echo(msgspec.json.encode(dict(zip(columns, row, strict=True))))
@@ -33,16 +42,34 @@ def emit(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool = 
         from rich.table import Table
 
         cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        left_out = _too_wide(columns, cells, spare, console().width)
+        kept = [index for index, column in enumerate(columns) if column not in left_out]
+        columns = [columns[index] for index in kept]
+        cells = [[row[index] for index in kept] for row in cells]
         table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
         for index, column in enumerate(columns):
             table.add_column(column, justify="right" if _numbers(row[index] for row in cells) else "left")
         for row in cells:
             table.add_row(*row)
         console().print(table)
+        if left_out:
+            note(f"left out for want of width: {', '.join(left_out)}; a wider terminal, a pipe and --json have them")
         return
     click.echo("\t".join(columns))
     for row in rows:
         click.echo("\t".join("" if cell is None else str(cell) for cell in row))
+
+
+def _too_wide(columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int) -> list[str]:
+    """The spare columns to do without, so that the others fit."""
+    widths = {c: 2 + max([len(c), *(len(row[i]) for row in rows)]) for i, c in enumerate(columns)}
+    left_out: list[str] = []
+    for column in spare:
+        if sum(widths.values()) <= width:
+            break
+        del widths[column]
+        left_out.append(column)
+    return left_out
 
 
 def _numbers(cells: Iterable[str]) -> bool:

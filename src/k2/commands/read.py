@@ -19,6 +19,9 @@ CANDLES = (
     *("vwap", "trade_count", "first_trade_id", "last_trade_id", "complete"),
 )
 GAPS = ("exchange", "symbol", "epoch", "first_id", "last_id", "state", "reason", "missing", "event_ts", "detected_ts")
+SPARE_TRADES = ("recv_ts", "source")
+SPARE_CANDLES = ("buy_volume", "quote_volume", "last_trade_id", "first_trade_id", "vwap", "complete", "trade_count")
+SPARE_GAPS = ("detected_ts", "missing", "event_ts", "epoch", "reason")
 POLL = 0.2  # seconds between two looks while following
 LATE = 10_000_000_000  # ns that a trade may be stored after a younger one and still be seen while following
 
@@ -79,7 +82,7 @@ def trades(config: Config, symbol: str, count: int, follow: bool, as_json: bool)
         )[::-1]
         if not rows and not follow:
             raise _none(symbol, "trades")
-        emit(TRADES, rows, as_json)
+        emit(TRADES, rows, as_json, spare=SPARE_TRADES)
         if follow:
             _follow(store, where, params, {_identity(row): 0.0 for row in rows}, as_json)
 
@@ -137,7 +140,7 @@ def candles(config: Config, symbol: str, interval: str, count: int, as_json: boo
         )[::-1]
     if not rows:
         raise _none(symbol, "candles")
-    emit(CANDLES, [(*row[:-1], bool(row[-1])) for row in rows], as_json)
+    emit(CANDLES, [(*row[:-1], bool(row[-1])) for row in rows], as_json, spare=SPARE_CANDLES)
 
 
 @click.command()
@@ -157,4 +160,4 @@ def gaps(config: Config, only_open: bool, as_json: bool) -> None:
         rows = store.rows(
             f"SELECT {', '.join(GAPS)} FROM k2.gaps {where} ORDER BY event_ts, exchange, symbol, first_id"
         )
-    emit(GAPS, rows, as_json)
+    emit(GAPS, rows, as_json, spare=SPARE_GAPS)
