@@ -192,7 +192,7 @@ def test_what_could_not_be_stored_is_not_acknowledged(
 def test_a_full_disk_is_an_error_and_passes(
     store: StoreProcess, client: ClickHouseStore, table: str, form: str, rows: int
 ) -> None:
-    """The disk is as good as full when it has less than must stay free; the store itself leaves 256 MiB."""
+    """The disk is as good as full when it has less than must stay free; the store leaves `keep_free_mb`, 256 MiB."""
     data = b"".join((b'{"a":%d}\n' if form == "JSONEachRow" else b"%d\n") % i for i in range(rows))
     client.execute(f"CREATE TABLE {table} (a UInt64) ENGINE = MergeTree ORDER BY a")
     into = f"INSERT INTO {table} FORMAT {form}"
@@ -202,9 +202,7 @@ def test_a_full_disk_is_an_error_and_passes(
     assert client.rows(f"SELECT count() FROM {table}") == [(0,)]
     assert ask(store.port, data, query=into).status == 200
     assert client.rows(f"SELECT count() FROM {table}") == [(rows,)]
-    assert client.rows("SELECT value FROM system.settings WHERE name = 'min_free_disk_bytes_to_perform_insert'") == [
-        (str(256 << 20),)
-    ]
+    assert client.rows("SELECT keep_free_space FROM system.disks") == [(256 << 20,)]
 
 
 def test_a_large_insert_goes_through_in_pieces(store: StoreProcess, client: ClickHouseStore, table: str) -> None:

@@ -43,9 +43,6 @@ LEAN = {
     "output_format_parallel_formatting": "0",
     "use_concurrency_control": "0",
     "max_insert_threads": "1",
-    # The engine reserves room before it writes, and says 243 where there is none. But a write that fails all the same
-    # (another process took the room) goes unnoticed until somebody reads: so it must stop well before the end.
-    "min_free_disk_bytes_to_perform_insert": str(256 << 20),
 }
 
 
