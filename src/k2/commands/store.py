@@ -21,7 +21,13 @@ _ROWS = "JSONCompactStringsEachRowWithNames"
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one (default: store.port).")
 @click.pass_obj
 def store(config: Config, host: str | None, port: int | None) -> None:
-    """Own the hot store and serve it over ClickHouse's HTTP protocol."""
+    """Own the hot store and serve it over ClickHouse's HTTP protocol, until SIGTERM or Ctrl-C.
+
+    \b
+    Examples:
+      k2 store                          on 127.0.0.1:8123
+      k2 --data k2-demo store --port 0  a demo's data, on a free port
+    """
     changed = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     config = msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, **changed))
     journal.setup(config, "store")
