@@ -1,5 +1,6 @@
 """The reference pages, written from the code: commands, settings, metrics. `make docs` renews them, a test compares."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,10 +84,43 @@ def metric_names() -> str:
     return "\n".join(lines) + "\n"
 
 
+def results() -> str:
+    """docs/results/README.md: what each kept run found."""
+    lines = ["# Results", "", RENEW, ""]
+    lines += [
+        "Kept runs, each as one command wrote it, targets that were missed included. How they are measured:",
+        "[benchmarks](../BENCHMARKS.md).",
+    ]
+    for file in sorted(RESULTS.glob("*.json")):
+        report = json.loads(file.read_text())
+        machine = report["machine"]
+        lines += [
+            "",
+            f"## {file.stem}",
+            "",
+            f"`k2 bench {file.stem} --json --out docs/results/{file.name}` at commit `{report['commit'][:12]}`, on "
+            f"{machine.get('cores', '?')} cores of {machine.get('cpu', 'a processor')} "
+            f"(load before: {machine.get('load_at_start', '?')}). [Everything it found]({file.name}).",
+            "",
+            "| figure | value | target | |",
+            "|---|---:|---|---|",
+        ]
+        for check in report["checks"]:
+            value = f"{check['value']:,}" if isinstance(check["value"], int | float) else check["value"]
+            target = f"{check['target']} {check['unit']}".strip()
+            lines.append(
+                f"| {check['name']} | {value} {check['unit']} | {target} | {'ok' if check['ok'] else 'missed'} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+RESULTS = Path(__file__).parents[2] / "docs/results"
+
 PAGES: dict[str, Callable[[], str]] = {
     "COMMANDS.md": commands,
     "CONFIGURATION.md": configuration,
     "METRICS.md": metric_names,
+    "results/README.md": results,
 }
 
 if __name__ == "__main__":
