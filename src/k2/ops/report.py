@@ -13,7 +13,7 @@ import psutil
 
 from k2 import __version__
 
-LIBRARIES = ("chdb-core", "lmdb", "msgspec", "picows", "uvloop", "aiohttp", "urllib3")
+LIBRARIES = ("chdb-core", "lmdb", "msgspec", "picows", "uvloop", "aiohttp")
 
 
 class Check(NamedTuple):

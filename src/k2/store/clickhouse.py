@@ -1,12 +1,11 @@
 """The client: any server that speaks ClickHouse's HTTP protocol, K2's own store or a ClickHouse cluster."""
 
 import re
+import select
 from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
-
-import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError
 
 from k2.store import StoreError, StoreUnavailable
 from k2.store.rows import asking, decoded, escaped
@@ -14,6 +13,7 @@ from k2.store.rows import asking, decoded, escaped
 _CODE = re.compile(r"Code: (\d+)")
 _MARK = b"__exception__\r\n"
 _CHUNK = 1 << 20
+_CONNECT_WITHIN = 5.0  # s
 
 
 class ClickHouseStore:
@@ -25,13 +25,16 @@ class ClickHouseStore:
     def __init__(
         self, url: str, user: str = "default", password: str = "", timeout: float = 120.0, database: str = ""
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        self._timeout = timeout
+        try:
+            parts = urlsplit(url)
+            kind = {"http": HTTPConnection, "https": HTTPSConnection}[parts.scheme]
+            self._url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+            self._connection = kind(parts.hostname or "", parts.port, timeout=_CONNECT_WITHIN)
+        except (KeyError, ValueError, HTTPException):
+            raise StoreError(f"{url!r} is not the address of a store: write http://HOST:PORT") from None
+        if not parts.hostname:
             raise StoreError(f"{url!r} is not the address of a store: write http://HOST:PORT")
-        self._url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        self._pool = urllib3.connection_from_url(
-            self._url, maxsize=1, retries=False, timeout=urllib3.Timeout(connect=5.0, read=timeout)
-        )
         self._headers = {"X-ClickHouse-User": user, "X-ClickHouse-Key": password}
         self._base = f"/?database={quote(database, safe='')}&" if database else "/?"
         self._targets: dict[str, str] = {}
@@ -48,12 +51,12 @@ class ClickHouseStore:
     def stream(self, sql: str, fmt: str, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
         """The answer in a ClickHouse format. Also in mid-answer: StoreError, or StoreUnavailable if it breaks off."""
         target = f"{self._base}default_format={quote(fmt, safe='')}&{_query(params)}"
-        response = self._request(target, sql.encode(), preload=False)
+        response = self._request(target, sql.encode())
         tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()
         mark = _MARK + tag if tag else b""
         held = b""
         try:
-            for chunk in response.stream(_CHUNK):
+            while chunk := response.read1(_CHUNK):
                 held += chunk
                 if mark and mark in held:
                     continue  # the rest is the exception's text
@@ -61,13 +64,13 @@ class ClickHouseStore:
                 if len(held) > keep:
                     yield held[:-keep]
                     held = held[-keep:]
-        except HTTPError as error:
+        except (OSError, HTTPException) as error:
             if mark and mark in held:
                 raise _in_mid_answer(held, mark) from None
             raise StoreUnavailable(f"the store at {self._url} broke off its answer: {type(error).__name__}") from None
         finally:
-            response.close()
-            response.release_conn()
+            if not response.isclosed():
+                self._connection.close()
         if mark and mark in held:
             raise _in_mid_answer(held, mark)
         if held:
@@ -82,23 +85,34 @@ class ClickHouseStore:
         self._post(target + _query(params), body)
 
     def close(self) -> None:
-        self._pool.close()
+        self._connection.close()
 
     def _post(self, target: str, body: bytes) -> bytes:
-        return self._request(target, body).data
-
-    def _request(self, target: str, body: bytes, preload: bool = True) -> urllib3.BaseHTTPResponse:
+        response = self._request(target, body)
         try:
-            response = self._pool.urlopen("POST", target, body=body, headers=self._headers, preload_content=preload)
-        except LocationParseError as error:
-            raise StoreError(f"{self._url} is not the address of a store: {error}") from None
-        except HTTPError as error:
+            return response.read()
+        except (OSError, HTTPException) as error:
+            self._connection.close()
+            raise StoreUnavailable(f"the store at {self._url} broke off its answer: {_reason(error)}") from None
+
+    def _request(self, target: str, body: bytes) -> HTTPResponse:
+        connection = self._connection
+        try:
+            if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+                connection.close()  # the store hung up while nothing was asked
+            if connection.sock is None:
+                connection.connect()
+                connection.sock.settimeout(self._timeout)  # type: ignore[attr-defined]  # connect() has made it
+            connection.request("POST", target, body, self._headers)
+            response: HTTPResponse = connection.getresponse()
+            if response.status == 200:
+                return response
+            text = response.read().decode("utf-8", "replace").strip()
+        except (OSError, HTTPException) as error:
+            connection.close()
             raise StoreUnavailable(f"the store at {self._url} cannot be reached: {_reason(error)}") from None
-        if response.status != 200:
-            text = response.data.decode("utf-8", "replace").strip()
-            named = response.headers.get("X-ClickHouse-Exception-Code") or "".join(_CODE.findall(text)[:1])
-            raise StoreError(text or f"HTTP status {response.status} from {self._url}", int(named or 0))
-        return response
+        named = response.headers.get("X-ClickHouse-Exception-Code") or "".join(_CODE.findall(text)[:1])
+        raise StoreError(text or f"HTTP status {response.status} from {self._url}", int(named or 0))
 
 
 def _query(params: Mapping[str, Any] | None) -> str:
@@ -112,6 +126,5 @@ def _in_mid_answer(held: bytes, mark: bytes) -> StoreError:
     return StoreError(message, int(code[0]) if code else 0)
 
 
-def _reason(error: HTTPError) -> str:
-    cause = error.args[-1] if error.args else error
-    return re.sub(r"^.*?: ", "", str(cause)) or type(error).__name__
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

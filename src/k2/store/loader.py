@@ -29,8 +29,8 @@ logger = logging.getLogger("k2.loader")
 TAIL_ROWS = 500_000  # uncommitted trades in the tail; at the bound reading waits for the flush
 GENERATION_ROWS = 500_000  # of one generation while catching up
 KEEP_S = 2.5  # a committed generation stays in the tail so long: for queries that began before its commit
-REPLACE_S = 4.0  # time between two replacements of the tail ...
-REPLACE_INSERTS = 400  # ... or so many inserts
+REPLACE_S = 8.0  # time between two replacements of the tail ...
+REPLACE_INSERTS = 700  # ... or so many inserts
 FLUSH_SHARE = 0.15  # of the time that flushing should take at most ...
 FLUSH_AT_LEAST_S = 4.0  # ... but so often it happens anyway
 
