@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 
-.PHONY: setup demo live test check proof clean help lock docs
+.PHONY: setup demo live test test-long check proof clean help lock docs
 
 help:
 	@echo "make demo   the whole platform on the built-in simulator (Ctrl-C stops it)"
 	@echo "make live   the whole platform on the real exchanges"
 	@echo "make test   set up and run the tests"
+	@echo "make test-long   the tests that take longer: every fault alone, 60 kills at random"
 	@echo "make check  lint, types, import rules and documentation tests"
 	@echo "make proof CAPTURES=DIR   recorded traffic through the whole pipeline, compared with its known truth"
 	@echo "make setup  only set up .venv;  make clean  remove what was built and the demo's data"
@@ -44,6 +45,10 @@ live: $(RUN)
 test: $(DEV)
 	@echo "==> running the tests"
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-long: $(DEV)
+	@echo "==> running the long tests: every fault alone, 60 kills at random (about ten minutes)"
+	@$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 check: $(DEV)
 	@echo "==> ruff";            $(BIN)/ruff check src tests && $(BIN)/ruff format --check src tests

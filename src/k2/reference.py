@@ -114,13 +114,30 @@ def results() -> str:
     return "\n".join(lines) + "\n"
 
 
-RESULTS = Path(__file__).parents[2] / "docs/results"
+def readme() -> str:
+    """README.md with its table of figures as the kept runs have them."""
+    text = (ROOT / "README.md").read_text()
+    head, begin, rest = text.partition("<!-- results: written by `make docs` -->\n")
+    _, end, tail = rest.partition("<!-- end of results -->\n")
+    lines = ["| figure | value | target | | from |", "|---|---:|---|---|---|"]
+    for file in sorted(RESULTS.glob("*.json")):
+        for check in json.loads(file.read_text())["checks"]:
+            if check["unit"]:
+                verdict = "ok" if check["ok"] else "missed"
+                value = f"{check['value']:,} {check['unit']}"
+                lines.append(f"| {check['name']} | {value} | {check['target']} | {verdict} | `k2 bench {file.stem}` |")
+    return head + begin + "\n" + "\n".join(lines) + "\n\n" + end + tail
+
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs/results"
 
 PAGES: dict[str, Callable[[], str]] = {
     "COMMANDS.md": commands,
     "CONFIGURATION.md": configuration,
     "METRICS.md": metric_names,
     "results/README.md": results,
+    "../README.md": readme,
 }
 
 if __name__ == "__main__":
