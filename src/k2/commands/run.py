@@ -158,7 +158,7 @@ def status(config: Config, as_json_: bool, watch: bool) -> None:
     if as_json_:
         click.echo(msgspec.json.format(msgspec.json.encode(as_json(vitals))))
         return
-    title = f"K2 on {config.data_dir}"
+    title = f"K2 on {config.data}"
     if not watch:
         console().print(Panel(vitals, {}, title))
         return
