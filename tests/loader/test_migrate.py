@@ -65,3 +65,11 @@ def test_misnamed_files_are_refused(tmp_path: Path, names: tuple[str, ...]) -> N
         (tmp_path / name).write_text("SELECT 1;\n")
     with pytest.raises(migrate.MigrationError):
         migrate.migrations(tmp_path)
+
+
+def test_a_statement_for_each_case_is_made_once_for_each() -> None:
+    text = (
+        "-- why\n-- each name = kind\n-- a = UInt8\n-- b = Array(String)\nCREATE TABLE {name} (x {kind});\nSELECT 1;\n"
+    )
+    statements = list(migrate.Migration(1, "trial", text).statements())
+    assert statements == ["CREATE TABLE a (x UInt8)", "CREATE TABLE b (x Array(String))", "SELECT 1"]

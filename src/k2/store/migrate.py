@@ -14,8 +14,16 @@ class MigrationError(StoreError):
     """The schema in the store and the files that ship with this version do not agree; the text names the file."""
 
 
+# A statement that stands for several: `-- each NAME = OTHER`, then a line `-- VALUE = VALUE` for each of them.
+_EACH = re.compile(r"^-- each (?P<first>\w+) = (?P<second>\w+)\n(?P<cases>(?:-- .+ = .+\n)+)", re.MULTILINE)
+
+
 class Migration(NamedTuple):
-    """A schema file: `0001_trades.sql` has number 1 and name `trades`. A semicolon at a line's end ends a statement."""
+    """A schema file: `0001_trades.sql` has number 1 and name `trades`. A semicolon at a line's end ends a statement.
+
+    A statement under `-- each interval = start` is made once for every line below that, such as `-- 1m = window_start`,
+    with `{interval}` and `{start}` filled in.
+    """
 
     number: int
     name: str
@@ -32,7 +40,11 @@ class Migration(NamedTuple):
     def statements(self) -> Iterator[str]:
         for part in re.split(r";[ \t]*$", self.text, flags=re.MULTILINE):
             statement = "\n".join(line for line in part.splitlines() if not line.lstrip().startswith("--")).strip()
-            if statement:
+            if each := _EACH.search(part):
+                for case in each["cases"].splitlines():
+                    first, _, second = case.removeprefix("-- ").partition(" = ")
+                    yield statement.replace(f"{{{each['first']}}}", first).replace(f"{{{each['second']}}}", second)
+            elif statement:
                 yield statement
 
 

@@ -72,109 +72,16 @@ FROM
 )
 WHERE generation > settled_generation OR settled;
 
-CREATE OR REPLACE VIEW k2.ohlcv_1m AS
+-- each interval = start
+-- 1m = p.window_start
+-- 5m = toStartOfInterval(p.window_start, INTERVAL 5 MINUTE, 'UTC')
+-- 15m = toStartOfInterval(p.window_start, INTERVAL 15 MINUTE, 'UTC')
+-- 30m = toStartOfInterval(p.window_start, INTERVAL 30 MINUTE, 'UTC')
+-- 1h = toStartOfInterval(p.window_start, INTERVAL 1 HOUR, 'UTC')
+-- 1d = toStartOfInterval(p.window_start, INTERVAL 1 DAY, 'UTC')
+CREATE OR REPLACE VIEW k2.ohlcv_{interval} AS
 SELECT
-    p.exchange AS exchange, p.symbol AS symbol, p.window_start AS window_start,
-    argMin(p.open, (p.first_epoch, p.first_trade_id)) AS open,
-    max(p.high) AS high,
-    min(p.low) AS low,
-    argMax(p.close, (p.last_epoch, p.last_trade_id)) AS close,
-    sum(p.volume) AS volume,
-    sum(p.quote_volume) AS quote_volume,
-    sum(p.buy_volume) AS buy_volume,
-    toDecimal128(divideDecimal(sum(p.quote_volume), sum(p.volume), 18), 18) AS vwap,
-    sum(p.trade_count) AS trade_count,
-    (min((p.first_epoch, p.first_trade_id)) AS first).2 AS first_trade_id,
-    (max((p.last_epoch, p.last_trade_id)) AS last).2 AS last_trade_id,
-    first.1 = last.1
-        AND trade_count = last.2 - first.2 + 1
-        AND argMin(p.apart, (p.first_epoch, p.first_trade_id)) = 0 AS complete
-FROM k2.ohlcv_1m_parts AS p
-GROUP BY exchange, symbol, window_start;
-
-CREATE OR REPLACE VIEW k2.ohlcv_5m AS
-SELECT
-    p.exchange AS exchange, p.symbol AS symbol, toStartOfInterval(p.window_start, INTERVAL 5 MINUTE, 'UTC') AS window_start,
-    argMin(p.open, (p.first_epoch, p.first_trade_id)) AS open,
-    max(p.high) AS high,
-    min(p.low) AS low,
-    argMax(p.close, (p.last_epoch, p.last_trade_id)) AS close,
-    sum(p.volume) AS volume,
-    sum(p.quote_volume) AS quote_volume,
-    sum(p.buy_volume) AS buy_volume,
-    toDecimal128(divideDecimal(sum(p.quote_volume), sum(p.volume), 18), 18) AS vwap,
-    sum(p.trade_count) AS trade_count,
-    (min((p.first_epoch, p.first_trade_id)) AS first).2 AS first_trade_id,
-    (max((p.last_epoch, p.last_trade_id)) AS last).2 AS last_trade_id,
-    first.1 = last.1
-        AND trade_count = last.2 - first.2 + 1
-        AND argMin(p.apart, (p.first_epoch, p.first_trade_id)) = 0 AS complete
-FROM k2.ohlcv_1m_parts AS p
-GROUP BY exchange, symbol, window_start;
-
-CREATE OR REPLACE VIEW k2.ohlcv_15m AS
-SELECT
-    p.exchange AS exchange, p.symbol AS symbol, toStartOfInterval(p.window_start, INTERVAL 15 MINUTE, 'UTC') AS window_start,
-    argMin(p.open, (p.first_epoch, p.first_trade_id)) AS open,
-    max(p.high) AS high,
-    min(p.low) AS low,
-    argMax(p.close, (p.last_epoch, p.last_trade_id)) AS close,
-    sum(p.volume) AS volume,
-    sum(p.quote_volume) AS quote_volume,
-    sum(p.buy_volume) AS buy_volume,
-    toDecimal128(divideDecimal(sum(p.quote_volume), sum(p.volume), 18), 18) AS vwap,
-    sum(p.trade_count) AS trade_count,
-    (min((p.first_epoch, p.first_trade_id)) AS first).2 AS first_trade_id,
-    (max((p.last_epoch, p.last_trade_id)) AS last).2 AS last_trade_id,
-    first.1 = last.1
-        AND trade_count = last.2 - first.2 + 1
-        AND argMin(p.apart, (p.first_epoch, p.first_trade_id)) = 0 AS complete
-FROM k2.ohlcv_1m_parts AS p
-GROUP BY exchange, symbol, window_start;
-
-CREATE OR REPLACE VIEW k2.ohlcv_30m AS
-SELECT
-    p.exchange AS exchange, p.symbol AS symbol, toStartOfInterval(p.window_start, INTERVAL 30 MINUTE, 'UTC') AS window_start,
-    argMin(p.open, (p.first_epoch, p.first_trade_id)) AS open,
-    max(p.high) AS high,
-    min(p.low) AS low,
-    argMax(p.close, (p.last_epoch, p.last_trade_id)) AS close,
-    sum(p.volume) AS volume,
-    sum(p.quote_volume) AS quote_volume,
-    sum(p.buy_volume) AS buy_volume,
-    toDecimal128(divideDecimal(sum(p.quote_volume), sum(p.volume), 18), 18) AS vwap,
-    sum(p.trade_count) AS trade_count,
-    (min((p.first_epoch, p.first_trade_id)) AS first).2 AS first_trade_id,
-    (max((p.last_epoch, p.last_trade_id)) AS last).2 AS last_trade_id,
-    first.1 = last.1
-        AND trade_count = last.2 - first.2 + 1
-        AND argMin(p.apart, (p.first_epoch, p.first_trade_id)) = 0 AS complete
-FROM k2.ohlcv_1m_parts AS p
-GROUP BY exchange, symbol, window_start;
-
-CREATE OR REPLACE VIEW k2.ohlcv_1h AS
-SELECT
-    p.exchange AS exchange, p.symbol AS symbol, toStartOfInterval(p.window_start, INTERVAL 1 HOUR, 'UTC') AS window_start,
-    argMin(p.open, (p.first_epoch, p.first_trade_id)) AS open,
-    max(p.high) AS high,
-    min(p.low) AS low,
-    argMax(p.close, (p.last_epoch, p.last_trade_id)) AS close,
-    sum(p.volume) AS volume,
-    sum(p.quote_volume) AS quote_volume,
-    sum(p.buy_volume) AS buy_volume,
-    toDecimal128(divideDecimal(sum(p.quote_volume), sum(p.volume), 18), 18) AS vwap,
-    sum(p.trade_count) AS trade_count,
-    (min((p.first_epoch, p.first_trade_id)) AS first).2 AS first_trade_id,
-    (max((p.last_epoch, p.last_trade_id)) AS last).2 AS last_trade_id,
-    first.1 = last.1
-        AND trade_count = last.2 - first.2 + 1
-        AND argMin(p.apart, (p.first_epoch, p.first_trade_id)) = 0 AS complete
-FROM k2.ohlcv_1m_parts AS p
-GROUP BY exchange, symbol, window_start;
-
-CREATE OR REPLACE VIEW k2.ohlcv_1d AS
-SELECT
-    p.exchange AS exchange, p.symbol AS symbol, toStartOfInterval(p.window_start, INTERVAL 1 DAY, 'UTC') AS window_start,
+    p.exchange AS exchange, p.symbol AS symbol, {start} AS window_start,
     argMin(p.open, (p.first_epoch, p.first_trade_id)) AS open,
     max(p.high) AS high,
     min(p.low) AS low,
