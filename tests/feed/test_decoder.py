@@ -5,6 +5,7 @@ import itertools
 from feed_kit import frame, page_frame, trade_frame
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from k2.core.codec import decode_trade
 from k2.core.sequence import Sequences
@@ -101,8 +102,8 @@ def test_a_rest_page_fills_the_hole_as_backfill() -> None:
 def test_a_restarted_counter_is_a_new_epoch_and_loses_nothing() -> None:
     tracker = decoder()
     late = (1_760_000_000_000 + 5_000 * 10 + 60_000) * 1_000_000
-    restarted = trade_frame(1)._replace(payload=trade_frame(1).payload.replace(b"1760000000010", b"1760000110000"))
-    out = tracker.run([trade_frame(5_000), restarted._replace(recv_ts=late)])
+    restarted = replace(trade_frame(1), payload=trade_frame(1).payload.replace(b"1760000000010", b"1760000110000"))
+    out = tracker.run([trade_frame(5_000), replace(restarted, recv_ts=late)])
     assert [(decode_trade(v).epoch, decode_trade(v).trade_id) for v in out.values] == [(0, 5_000), (1, 1)]
     assert [gap.state for gap in out.gaps] == ["start", "epoch"]
 

@@ -313,7 +313,7 @@ def _text(payload: bytes) -> str:
 def _json_line(offset: int, append_ts: int, key: str, value: bytes) -> str:
     record: Any = _text(value)
     with suppress(ValueError):
-        record = {**decode_frame(value)._asdict(), "payload": ""}
+        record = {**msgspec.structs.asdict(decode_frame(value)), "payload": ""}
         record["payload"] = _text(decode_frame(value).payload)
     with suppress(msgspec.DecodeError):
         msgspec.json.decode(value)

@@ -77,7 +77,7 @@ class Counter:
     """
 
     __slots__ = (
-        "_accepted",
+        "_ends",
         "_next_id",
         "_present",
         "after_ts",
@@ -110,7 +110,7 @@ class Counter:
         self.first_id = state.first_id
         self.after_ts = state.after_ts
         self._present = Islands.from_list(state.present)
-        self._accepted = Observation(Verdict.NEW, self.epoch)
+        self._ends = self._present.ends
         self._next_id = self.head + 1 if self._present.last == self.head else 0
 
     def state(self) -> CounterState:
@@ -130,16 +130,21 @@ class Counter:
             self.after_ts,
         )
 
+    def follows(self, number: int, ts: int) -> bool:
+        """Take the trade of this id and time if nothing is missing between the newest one and it, as almost always."""
+        if number != self._next_id:
+            return False
+        self._ends[-1] = self.head = number
+        self._next_id = number + 1
+        self.last_ts = ts
+        if ts > self.newest_ts:  # noqa: PLR1730  a call of max would be a fifth of this path
+            self.newest_ts = ts
+        return True
+
     def observe(self, trade: Trade) -> Observation:
-        number, ts = trade.trade_id, trade.exchange_ts
-        if number == self._next_id:
-            self._present.add(number)
-            self.head = number
-            self._next_id = number + 1
-            self.last_ts = ts
-            if ts > self.newest_ts:  # noqa: PLR1730  a call of max would be a fifth of this path
-                self.newest_ts = ts
-            return self._accepted
+        number = trade.trade_id
+        if self.follows(number, trade.exchange_ts):
+            return Observation(Verdict.NEW, self.epoch)
         if trade.epoch > self.epoch:
             return self._new_epoch(trade)
         if number < self.first_id or number in self._present:

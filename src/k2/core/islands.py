@@ -5,13 +5,16 @@ from collections.abc import Iterable
 
 
 class Islands:
-    """Ids that are present. Extending the last range takes constant time; anything else is a binary search."""
+    """Ids that are present. Extending the last range takes constant time; anything else is a binary search.
 
-    __slots__ = ("_ends", "_starts")
+    Whoever knows that an id follows the last range may write it over `ends[-1]` instead of calling `add`.
+    """
+
+    __slots__ = ("_starts", "ends")
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self._starts: list[int] = []
-        self._ends: list[int] = []
+        self.ends: list[int] = []
         for first, last in ranges:
             self.add_range(first, last)
 
@@ -22,11 +25,11 @@ class Islands:
 
     def to_list(self) -> list[tuple[int, int]]:
         """The ranges (first, last), both inclusive, ascending."""
-        return list(zip(self._starts, self._ends, strict=True))
+        return list(zip(self._starts, self.ends, strict=True))
 
     def add(self, number: int) -> bool:
         """Put one id in. False: it was there already."""
-        ends = self._ends
+        ends = self.ends
         if ends and number == ends[-1] + 1:
             ends[-1] = number
             return True
@@ -36,7 +39,7 @@ class Islands:
         """Put first..last in. Returns how many of them were not there before."""
         if first > last:
             raise ValueError(f"a range of ids cannot end ({last}) before it begins ({first})")
-        starts, ends = self._starts, self._ends
+        starts, ends = self._starts, self.ends
         low = bisect_left(ends, first - 1)
         high = bisect_right(starts, last + 1)
         if low == high:
@@ -51,7 +54,7 @@ class Islands:
 
     def holes(self, first: int, last: int) -> list[tuple[int, int]]:
         """The ranges within first..last that are absent, ascending."""
-        starts, ends = self._starts, self._ends
+        starts, ends = self._starts, self.ends
         absent = []
         at = first
         for i in range(bisect_left(ends, first), len(starts)):
@@ -66,7 +69,7 @@ class Islands:
 
     @property
     def count(self) -> int:
-        return sum(self._ends) - sum(self._starts) + len(self._starts)
+        return sum(self.ends) - sum(self._starts) + len(self._starts)
 
     @property
     def first(self) -> int | None:
@@ -74,17 +77,17 @@ class Islands:
 
     @property
     def last(self) -> int | None:
-        return self._ends[-1] if self._ends else None
+        return self.ends[-1] if self.ends else None
 
     def __contains__(self, number: int) -> bool:
-        i = bisect_left(self._ends, number)
+        i = bisect_left(self.ends, number)
         return i < len(self._starts) and self._starts[i] <= number
 
     def __bool__(self) -> bool:
         return bool(self._starts)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Islands) and (self._starts, self._ends) == (other._starts, other._ends)
+        return isinstance(other, Islands) and (self._starts, self.ends) == (other._starts, other.ends)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -18,11 +18,11 @@ _decode_states = msgspec.json.Decoder(list[CounterState]).decode
 
 
 class Sequences:
-    """Every symbol's sequence at one exchange."""
+    """Every symbol's sequence at one exchange. `by_symbol` is for looking one up; `observe` alone adds to it."""
 
     def __init__(self, exchange: str) -> None:
         self.exchange = exchange
-        self._by_symbol: dict[str, Counter] = {}
+        self.by_symbol: dict[str, Counter] = {}
 
     @classmethod
     def load(cls, exchange: str, checkpoint: bytes) -> "Sequences":
@@ -33,12 +33,12 @@ class Sequences:
         except msgspec.MsgspecError as error:
             raise ValueError(f"not a checkpoint of {exchange}'s trade ids: {error}") from error
         for state in states:
-            sequences._by_symbol[state.symbol] = Counter(exchange, state)
+            sequences.by_symbol[state.symbol] = Counter(exchange, state)
         return sequences
 
     def dump(self) -> bytes:
         """The whole state as JSON, a few hundred bytes a symbol."""
-        return _encode([sequence.state() for sequence in self._by_symbol.values()])
+        return _encode([sequence.state() for sequence in self.by_symbol.values()])
 
     def observe(self, trade: Trade) -> Observation:
         """Judge one trade (fresh from the decoder, or read back from the trade stream).
@@ -47,11 +47,11 @@ class Sequences:
         thousand below the newest one and whose time is more than a second after the youngest one, begins a new epoch:
         what was missing in the old one becomes `unavailable`, and an `epoch` event is given.
         """
-        sequence = self._by_symbol.get(trade.symbol)
+        sequence = self.by_symbol.get(trade.symbol)
         if sequence is not None:
             return sequence.observe(trade)
         sequence = Counter(self.exchange, first_state(trade, trade.epoch))
-        self._by_symbol[trade.symbol] = sequence
+        self.by_symbol[trade.symbol] = sequence
         return Observation(Verdict.NEW, sequence.epoch, (sequence.start_event(),))
 
     def observe_last(self, symbol: str, last_id: int, recv_ts: int) -> tuple[Gap, ...]:
@@ -59,7 +59,7 @@ class Sequences:
 
         Says nothing for a symbol of which no trade was seen yet: its capture has not started.
         """
-        sequence = self._by_symbol.get(symbol)
+        sequence = self.by_symbol.get(symbol)
         return sequence.observe_last(last_id, recv_ts) if sequence is not None else ()
 
     def unavailable(self, hole: Hole, reason: str, now_ns: int) -> Gap | None:
@@ -67,7 +67,7 @@ class Sequences:
 
         Trades that arrive later are still taken, and the last of them makes the gap `healed`.
         """
-        sequence = self._by_symbol.get(hole.symbol)
+        sequence = self.by_symbol.get(hole.symbol)
         return sequence.unavailable(hole, reason, now_ns) if sequence is not None else None
 
     def holes(self, *, given_up: bool = False) -> list[Hole]:
@@ -75,7 +75,7 @@ class Sequences:
         state: GapState = "unavailable" if given_up else "open"
         found = [
             (gap.detected_ts, sequence.hole(gap))
-            for sequence in self._by_symbol.values()
+            for sequence in self.by_symbol.values()
             for gap in sequence.missing
             if gap.state == state
         ]
@@ -83,12 +83,12 @@ class Sequences:
 
     def following(self, symbol: str) -> Hole | None:
         """The id after the newest one known: nothing says that it exists, but REST may be asked. None: nothing seen."""
-        sequence = self._by_symbol.get(symbol)
+        sequence = self.by_symbol.get(symbol)
         return sequence.following() if sequence is not None else None
 
     def missing(self, hole: Hole) -> list[tuple[int, int]]:
         """The ranges of a hole that are still missing. Empty: healed, or its epoch is over."""
-        sequence = self._by_symbol.get(hole.symbol)
+        sequence = self.by_symbol.get(hole.symbol)
         if sequence is None or sequence.epoch != hole.epoch:
             return []
         return sequence.holes(hole.first_id, hole.last_id)
@@ -99,23 +99,23 @@ class Sequences:
 
         A crash may lose what a heartbeat announced (heartbeats are not trades), and a `healed` event.
         """
-        sequence = self._by_symbol.get(gap.symbol)
+        sequence = self.by_symbol.get(gap.symbol)
         return sequence.adopt(gap) if sequence is not None else ()
 
     def ledger(self) -> list[Gap]:
         """Every start, epoch and unhealed gap as its last event said it: writing them again changes nothing."""
         events = []
-        for sequence in self._by_symbol.values():
+        for sequence in self.by_symbol.values():
             events.append(sequence.start_event())
             events += [sequence.event(gap) for gap in sequence.missing]
         return events
 
     def last_id(self, symbol: str) -> int | None:
         """The highest trade id seen of a symbol, in its current epoch."""
-        sequence = self._by_symbol.get(symbol)
+        sequence = self.by_symbol.get(symbol)
         return sequence.last_id if sequence is not None else None
 
     def epoch(self, symbol: str) -> int:
         """The epoch that a symbol's trades are in."""
-        sequence = self._by_symbol.get(symbol)
+        sequence = self.by_symbol.get(symbol)
         return sequence.epoch if sequence is not None else 0

@@ -13,8 +13,6 @@ from k2.core.exchange import Exchange
 from k2.core.sequence import Sequences, Verdict
 from k2.core.types import Confirmed, Event, Fault, Frame, Gap, Heartbeat, Refused, Trade
 
-_NEW, _DUPLICATE = Verdict.NEW, Verdict.DUPLICATE
-
 
 class Decoded:
     """What a run of frames came to. `keys` and `values` are the trade records, parallel; `fresh` the trades in them.
@@ -49,10 +47,10 @@ class Decoder:
     def run(self, frames: Iterable[Frame]) -> Decoded:
         """Decode these frames, which follow the ones before. Frames that we sent say nothing. Never raises."""
         out = Decoded()
-        keep, decode, observe = out.fresh.append, self.exchange.decode, self.sequences.observe
+        keep, decode, counter_of = out.fresh.append, self.exchange.decode, self.sequences.by_symbol.get
         carrier = ""
         for frame in frames:
-            _, kind, connection, _, _ = frame
+            kind = frame.kind
             if kind == "sent":
                 continue
             events = decode(frame)
@@ -60,23 +58,29 @@ class Decoder:
                 if type(event) is not Trade:
                     self._other(event, frame, out)
                     continue
-                verdict, epoch, gaps = observe(event)
-                if verdict is _NEW:
-                    keep(replace(event, epoch=epoch) if epoch else event)
-                    if gaps:
-                        out.gaps.extend(gaps)
-                elif verdict is _DUPLICATE:
-                    out.duplicates += 1
+                counter = counter_of(event.symbol)
+                if counter is not None and not counter.epoch and counter.follows(event.trade_id, event.exchange_ts):
+                    keep(event)
                 else:
-                    out.stale += 1
+                    self._judge(event, out)
             if kind == "rest":
                 out.pages.append((frame, events))
-            elif connection is not carrier and events and type(events[-1]) is Trade:
-                carrier = connection
-                out.traded.add(connection)
+            elif frame.connection is not carrier and events and type(events[-1]) is Trade:
+                carrier = frame.connection
+                out.traded.add(carrier)
         out.keys = [trade.symbol for trade in out.fresh]
         out.values = [encode_trade(trade) for trade in out.fresh]
         return out
+
+    def _judge(self, trade: Trade, out: Decoded) -> None:
+        verdict, epoch, gaps = self.sequences.observe(trade)
+        if verdict is Verdict.NEW:
+            out.fresh.append(replace(trade, epoch=epoch) if epoch else trade)
+            out.gaps.extend(gaps)
+        elif verdict is Verdict.DUPLICATE:
+            out.duplicates += 1
+        else:
+            out.stale += 1
 
     def _other(self, event: Event, frame: Frame, out: Decoded) -> None:
         if isinstance(event, Fault):

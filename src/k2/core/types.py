@@ -34,7 +34,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     epoch: int = 0
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """Bytes as they came from (or went to) an exchange.
 
     `kind` is `ws` (received), `rest` (an HTTP answer) or `sent` (what we sent on the socket). `connection` names the

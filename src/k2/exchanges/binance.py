@@ -121,16 +121,17 @@ class Binance:
         return self._messages("UNSUBSCRIBE", native_symbols, request_id)
 
     def decode(self, frame: Frame) -> list[Event]:
-        recv_ts, kind, _, _, payload = frame
         try:
-            if kind == "ws":
-                data = _decode_combined(payload).data
-                number, price, quantity, time, native = data.t, data.p, data.q, data.T, data.s
-                if 0 < number <= MAX_ID and _FIRST_MS <= time < _END_MS and is_amount(price) and is_amount(quantity):
-                    side: Side = "sell" if data.m else "buy"
-                    ts = time * 1_000_000
+            if frame.kind == "ws":
+                data = _decode_combined(frame.payload).data
+                price = data.p
+                quantity = data.q
+                if 0 < data.t <= MAX_ID and _FIRST_MS <= data.T < _END_MS and is_amount(price) and is_amount(quantity):
+                    native = data.s
                     symbol = _canonical(native)
-                    return [Trade("binance", symbol, native, number, price, quantity, side, ts, recv_ts, "live")]
+                    side: Side = "sell" if data.m else "buy"
+                    ts = data.T * 1_000_000
+                    return [Trade("binance", symbol, native, data.t, price, quantity, side, ts, frame.recv_ts, "live")]
         except (*JSON_ERRORS, ValueError):
             pass
         return self._carefully(frame)

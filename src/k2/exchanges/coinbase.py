@@ -123,18 +123,17 @@ class Coinbase:
         return self._messages("unsubscribe", native_symbols)
 
     def decode(self, frame: Frame) -> list[Event]:
-        recv_ts, kind, _, _, payload = frame
         try:
-            if kind == "ws":
-                message = _decode_message(payload)
+            if frame.kind == "ws":
+                message = _decode_message(frame.payload)
                 if isinstance(message, _Match):
-                    return [_trade(message, message.product_id, recv_ts, "live")]
+                    return [_trade(message, message.product_id, frame.recv_ts, "live")]
                 return self._told(message)
-            return self._page(frame) if kind == "rest" else []
+            return self._page(frame) if frame.kind == "rest" else []
         except ReadingError as error:
-            return [error.fault(self.name, payload)]
+            return [error.fault(self.name, frame.payload)]
         except JSON_ERRORS as error:
-            return self._other(payload, error)
+            return self._other(frame.payload, error)
 
     def heal(self, hole: Hole) -> RestRequest:
         return self._history(hole, hole.last_id + 1)

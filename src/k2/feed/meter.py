@@ -1,15 +1,12 @@
 """The recorder's figures, gathered a batch at a time and handed to Prometheus once a second."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Sequence
-from operator import attrgetter, sub
 from statistics import median_low
 
 from k2 import metrics
 from k2.core.types import Trade
-
-_symbol, _exchange_ts = attrgetter("symbol"), attrgetter("exchange_ts")
 
 OFFSETS_KEPT = 1001  # live trades whose receive time less exchange time make the clock offset
 _BOUNDS_NS = [int(bound * 1e9) for bound in metrics.STAGE_BUCKETS]
@@ -34,6 +31,18 @@ class StageTally:
             if at == end:
                 return
         self.counts[-1] += end - at
+
+    def add_until(self, end_ns: int, sorted_starts: Sequence[int]) -> None:
+        """The latencies from each of these times, ascending, until `end_ns`, without writing them down."""
+        self.total_ns += end_ns * len(sorted_starts) - sum(sorted_starts)
+        end = len(sorted_starts)
+        for i, bound in enumerate(_BOUNDS_NS):
+            at = bisect_left(sorted_starts, end_ns - bound, 0, end)
+            self.counts[i] += end - at
+            end = at
+            if not at:
+                return
+        self.counts[-1] += end
 
     def add_same(self, ns: int, times: int) -> None:
         """One latency that `times` trades share."""
@@ -76,14 +85,14 @@ class Meter:
         live = [trade for trade in trades if trade.source == "live"]
         self.live += len(live)
         self.backfill += len(trades) - len(live)
-        received = [trade.recv_ts for trade in live]
-        self.last_trade.update(zip(map(_symbol, live), received, strict=True))
-        behind = list(map(sub, received, map(_exchange_ts, live)))
+        self.last_trade.update({trade.symbol: trade.recv_ts for trade in live})
+        behind = [trade.recv_ts - trade.exchange_ts for trade in live]
         self.offsets.extend(behind)
         behind.sort()
         self.receive.add(behind)
-        received.sort(reverse=True)
-        self.decode.add([decoded_ts - at for at in received])
+        received = [trade.recv_ts for trade in live]
+        received.sort()
+        self.decode.add_until(decoded_ts, received)
         self.durable.add_same(durable_ts - decoded_ts, len(live))
 
     def flush(self, queued: int, gaps_open: int) -> None:

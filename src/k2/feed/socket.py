@@ -20,7 +20,6 @@ READ_BUFFER = 64 << 10
 MAX_CONTROL = 125  # bytes of a ping, pong or close frame (RFC 6455, 5.5)
 
 _TEXT, _BINARY, _MORE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
-_tuple = tuple.__new__
 
 
 class DialError(Exception):
@@ -68,7 +67,7 @@ class Socket(WSListener):
             # A whole text or binary message, told by its size: asking for the type costs as much as all this.
             queue = self.queue
             pending = queue.pending
-            pending.append(_tuple(Frame, (now, "ws", self.name, "", frame.get_payload_as_bytes())))
+            pending.append(Frame(now, "ws", self.name, "", frame.get_payload_as_bytes()))
             if not queue.armed:
                 queue.arm()
             if len(pending) >= queue.limit:
