@@ -38,10 +38,12 @@ def open_store(config: Config) -> Store:
 
 def serve_store(config: Config, ready: Callable[[int], None]) -> None:
     """Own the embedded store and serve it until told to stop. Raises StoreError, ConfigError."""
+    from k2.store import fresh
     from k2.store.migrate import apply
     from k2.store.server import serve
 
     def migrate(store: Store) -> None:
         apply(store)
+        fresh.empty(store)
 
     serve(config, migrate, ready)

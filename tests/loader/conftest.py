@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from k2.store import migrate
+from k2.store import fresh, migrate
 
 _spec = importlib.util.spec_from_file_location("local_store", Path(__file__).with_name("local_store.py"))
 assert _spec
@@ -21,6 +21,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], An
     directory = tmp_path_factory.mktemp("store")
     opened = [local_store.LocalStore(directory)]
     migrate.apply(opened[0])
+    fresh.empty(opened[0])
 
     def connect() -> Any:
         opened.append(local_store.LocalStore(directory))

@@ -15,7 +15,7 @@ from k2.core.codec import GAPS_STREAM, encode_frame, encode_gap, encode_trade, f
 from k2.core.types import Frame, Gap, Trade
 from k2.log import Entry
 from k2.log.memory import MemoryLog
-from k2.store import Store, StoreError, StoreUnavailable
+from k2.store import Store, StoreError, StoreUnavailable, fresh
 from k2.store.loader import Loader
 
 START = 1_700_000_000 // 86_400 * 86_400 + 86_370  # 30 s before midnight
@@ -214,8 +214,9 @@ def play(world: World, script: list[tuple[Any, ...]]) -> None:
             case ("kill",):
                 world.start_loader()
             case ("restart_store",):
-                for table in ("silver_tail", "silver_stage"):
+                for table in ("silver_recent", "silver_stage"):
                     world.store.execute(f"TRUNCATE TABLE k2.{table}")
+                fresh.empty(world.store)
                 world.tail_lost = True
             case ("break", countdown, effect):
                 world.breaking.countdown, world.breaking.effect = countdown, effect

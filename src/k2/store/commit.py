@@ -6,17 +6,16 @@ first; from then on every statement of an earlier one fails by its fence, so wha
 refuse.
 """
 
-import os
-import socket
 import time
 from typing import Any, NamedTuple
 
 from k2.store import Store, StoreError
 from k2.store.seen import Seen
 
-GENERATIONS_APART = 1000  # a new incarnation starts so far past the last commit: past all that was ever in flight
+GENERATIONS_APART = 1 << 40  # a new incarnation starts so far past the last commit: past all that was in flight
 SETTLE_TIMEOUT = 60.0  # seconds that statements of an earlier loader are given to end
 REFUSE_TABLES = ("silver_base", "bronze_base", "gaps_base")
+SUPERSEDED = "another loader has taken over this store: only one may run"
 THROWN = 395  # ClickHouse's FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
 
 
@@ -40,7 +39,7 @@ def fence(incarnation: int) -> str:
 def check_fence(error: StoreError) -> StoreError:
     """The error to raise for a failed statement: SupersededError if its fence failed."""
     if error.code == THROWN and "another loader has taken over" in str(error):
-        return SupersededError("another loader has taken over this store: only one may run", THROWN)
+        return SupersededError(SUPERSEDED, THROWN)
     return error
 
 
@@ -57,14 +56,19 @@ def last_commit(store: Store) -> Commit:
     return Commit(int(generation), positions, Seen.from_json(islands))
 
 
-def take_over(store: Store) -> tuple[int, Commit]:
+def take_over(store: Store, owner: str, mine: int) -> tuple[int, Commit]:
     """Claim the store: returns the new incarnation and the commit to go on from, with no trace of anything past it.
 
-    The tail of the loader before stays visible until the first commit here, which must hold all that it showed; so the
-    answers never step back. Raises StoreError.
+    `owner` names this loader alone; `mine` is the incarnation it had, 0 for none. The tail of the loader before stays
+    visible until the first commit here, which must hold all that it showed; so the answers never step back. Raises
+    SupersededError if another loader has claimed the store since `mine`, StoreError.
     """
-    incarnation = 1 + _number(store.rows("SELECT max(incarnation) FROM k2.loaders"))
-    store.execute(f"INSERT INTO k2.loaders SELECT {incarnation}, now64(6), '{socket.gethostname()}/{os.getpid()}'")
+    newest = store.rows("SELECT incarnation, owner FROM k2.loaders ORDER BY incarnation DESC LIMIT 1")
+    last, holder = newest[0] if newest else (0, "")
+    if mine and int(last) > mine and holder != owner:
+        raise SupersededError(SUPERSEDED)
+    incarnation = 1 + int(last)
+    store.execute(f"INSERT INTO k2.loaders SELECT {incarnation}, now64(6), '{owner}'")
     _wait_for_statements(store)
     commit = last_commit(store)
     for table in REFUSE_TABLES:

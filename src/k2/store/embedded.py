@@ -42,6 +42,7 @@ LEAN = {
     "input_format_parallel_parsing": "0",
     "output_format_parallel_formatting": "0",
     "use_concurrency_control": "0",
+    "analyzer_inline_views": "1",
     "max_insert_threads": "1",
 }
 

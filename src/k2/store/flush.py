@@ -16,7 +16,7 @@ MINUTE = 60_000_000_000
 MARKS = "k2.marks"
 INPUT_BYTES = 4 << 20  # of one exchange's frames in one insert
 FRAMES_BYTES = 64 << 20  # of frames in one generation
-TRADE_COLUMNS = "exchange, symbol, native_symbol, trade_id, price, quantity, side, {times}, source, epoch, generation"
+TRADE_COLUMNS = "exchange, symbol, native_symbol, trade_id, price, quantity, side, {times}, source, epoch"
 AS_IN_BASE = TRADE_COLUMNS.format(times="exchange_ts, recv_ts")
 FROM_TAIL = TRADE_COLUMNS.format(
     times="fromUnixTimestamp64Nano(exchange_ts, 'UTC'), fromUnixTimestamp64Nano(recv_ts, 'UTC')"
@@ -30,9 +30,11 @@ GAP_STRUCTURE = (
 class Generation(NamedTuple):
     """What is to become final: `trades` rows are in the base already. Times are exchange times, ns.
 
+    `number` covers all that was put into the tail past `after`, the generation sealed before.
     `apart`: every trade whose predecessor is missing. `joined`: trades whose predecessor has come since.
     """
 
+    after: int
     number: int
     trades: int
     first_ts: int
@@ -73,11 +75,11 @@ def _times(generation: Generation) -> str:
     )
 
 
-def settle(store: Store, source: str, number: int, incarnation: int) -> None:
-    """Copy a generation's trades from the tail or the stage into the base."""
+def settle(store: Store, source: str, after: int, number: int, incarnation: int) -> None:
+    """Copy the trades past `after` up to `number` from memory or the stage into the base, as generation `number`."""
     store.execute(
-        f"INSERT INTO k2.silver_base ({AS_IN_BASE}) SELECT {FROM_TAIL} FROM {source}"
-        f" WHERE generation = {number} AND {fence(incarnation)}"
+        f"INSERT INTO k2.silver_base ({AS_IN_BASE}, generation) SELECT {FROM_TAIL}, {number} FROM {source}"
+        f" WHERE generation > {after} AND generation <= {number} AND {fence(incarnation)}"
     )
 
 

@@ -1,11 +1,15 @@
 """The loader: follows the log into the store, so that every trade is visible within milliseconds and counted once.
 
-Trades go into the live tail at once; every second or so the tail's rows become a generation, which a second thread
-makes final (see `flush.py`) while the next one fills. After any error, and at the start, the loader takes the store
-over anew (see `commit.py`) and goes on at the last commit: what it had done since is invisible refuse, or done again.
+Trades go into the live tail at once (see `tail.py`); every few seconds what is there becomes a generation, which a
+second thread makes final (see `flush.py`) while the next one fills. After any error, and at the start, the loader takes
+the store over anew (see `commit.py`) and goes on at the last commit: what it had done since is invisible refuse, or
+done again.
 """
 
 import logging
+import os
+import secrets
+import socket
 import threading
 import time
 from collections import deque
@@ -22,15 +26,16 @@ from k2.store.flush import Generation, Written, flush, settle
 from k2.store.follow import LogReplacedError, readable
 from k2.store.latency import Latencies
 from k2.store.seen import Admission, Identity, Seen
-from k2.store.tail import STAGE, TAIL, insert, keep_after, lines
+from k2.store.tail import RECENT, STAGE, TAIL, Tail, insert, keep_after, lines
 
 logger = logging.getLogger("k2.loader")
 
 TAIL_ROWS = 500_000  # uncommitted trades in the tail; at the bound reading waits for the flush
 GENERATION_ROWS = 500_000  # of one generation while catching up
 KEEP_S = 2.5  # a committed generation stays in the tail so long: for queries that began before its commit
-REPLACE_S = 8.0  # time between two replacements of the tail ...
-REPLACE_INSERTS = 700  # ... or so many inserts
+REPLACE_S = 30.0  # time between two replacements of the tail's memory ...
+REPLACE_INSERTS = 400  # ... or so many inserts ...
+REPLACE_ROWS = 100_000  # ... or so many trades
 FLUSH_SHARE = 0.15  # of the time that flushing should take at most ...
 FLUSH_AT_LEAST_S = 4.0  # ... but so often it happens anyway
 
@@ -59,18 +64,19 @@ class Loader:
         self._latencies = latencies or Latencies()
         others = [frames_stream(exchange) for exchange in exchanges] + [GAPS_STREAM]
         self._all_streams = [*self._streams, *others]
+        self._owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._incarnation = 0
+        self._tail = Tail(store)
         self._begin(0, {}, Seen())
 
-    def _begin(self, number: int, positions: dict[str, int], seen: Seen) -> None:
-        self._number = number
+    def _begin(self, sealed: int, positions: dict[str, int], seen: Seen) -> None:
+        self._sealed = sealed
         self._seen = seen
         self._positions = {stream: positions.get(stream, 0) for stream in self._streams}
         self._flushed = {
             stream: positions.get(stream, 0) for stream in self._all_streams if stream not in self._streams
         }
         self._committed: deque[tuple[float, int]] = deque()
-        self._inserts = 0
         self._empty_generation()
 
     def _empty_generation(self) -> None:
@@ -82,28 +88,33 @@ class Loader:
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def take_over(self) -> None:
-        """Claim the store, then bring it up to the log's end. Raises StoreError, LogError."""
-        self._incarnation, commit = take_over(self._store)
+        """Claim the store, then bring it up to the log's end. Raises SupersededError, StoreError, LogError."""
+        self._incarnation, commit = take_over(self._store, self._owner, self._incarnation)
         positions = readable(self._log, self._all_streams, commit.positions)
         self._begin(commit.generation + GENERATIONS_APART, positions, commit.seen)
+        self._tail.take_over(self._sealed + 1)
         logger.info(
             "loader %d takes over at generation %d", self._incarnation, commit.generation, extra={"stage": "take_over"}
         )
         shown = self._store.rows(f"SELECT count() FROM {TAIL} WHERE generation > {commit.generation}")
         whole = int(shown[0][0]) > 0  # the next commit hides that tail: it must hold all that it shows
-        self._drop(STAGE, self._number)
+        keep_after(self._store, STAGE, self._tail.number(), self._incarnation)
         behind = True
         while behind:
             behind = self._stage(whole)
             self.flush(self.seal())
+        self._tail.clear_file()
 
     def _stage(self, whole: bool) -> bool:
         """Put a generation's trades into the base by way of the stage. True: there is more to read."""
         ends = {stream: self._log.bounds(stream)[1] for stream in self._streams}
         while any(self._positions[stream] < end for stream, end in ends.items()):
-            self._put(STAGE, self._read())
-            settle(self._store, STAGE, self._number, self._incarnation)
-            self._drop(STAGE, self._number)
+            batches = self._read()
+            number = self._tail.number()
+            if body := _lines(batches, self._admit(batches), number):
+                insert(self._store, STAGE, body)
+            settle(self._store, STAGE, self._sealed, number, self._incarnation)
+            keep_after(self._store, STAGE, number, self._incarnation)
             if self._trades >= GENERATION_ROWS and not whole:
                 return True
         return False
@@ -114,16 +125,20 @@ class Loader:
         if not batches:
             return 0
         read_ts = time.time_ns()
-        admissions = self._put(TAIL, batches)
+        before = self._trades
+        admissions = self._admit(batches)
+        new = self._trades - before
+        if new:
+            self._tail.put(_lines(batches, admissions, self._tail.number(new)), new)
         self._latencies.record(self._streams, batches, admissions, read_ts, time.time_ns())
-        self._inserts += 1
-        return sum(len(admission.keys) - len(admission.dropped) for admission in admissions)
+        return new
 
     def seal(self) -> Generation:
-        """End the current generation: trades loaded from now on belong to the next."""
+        """End the current generation: trades loaded from now on belong to the next. Raises StoreError."""
         positions = {**self._flushed, **self._positions}
         generation = Generation(
-            self._number,
+            self._sealed,
+            self._tail.seal(),
             self._trades,
             self._first_ts,
             self._last_ts,
@@ -132,7 +147,7 @@ class Loader:
             self._seen.apart(),
             self._joined,
         )
-        self._number += 1
+        self._sealed = generation.number
         self._empty_generation()
         return generation
 
@@ -140,7 +155,7 @@ class Loader:
         """Make a sealed generation final. Not `settled`: its trades are in the tail still."""
         store = self._store if settled else self._flush_store
         if generation.trades and not settled:
-            settle(store, TAIL, generation.number, self._incarnation)
+            settle(store, RECENT, generation.after, generation.number, self._incarnation)
         written = flush(store, self._log, generation, self._incarnation, self._exchanges)
         self._flushed = {stream: written.positions.get(stream, 0) for stream in self._flushed}
         self._committed.append((time.monotonic(), generation.number))
@@ -152,13 +167,12 @@ class Loader:
         return written
 
     def replace_tail(self, keep_s: float = KEEP_S) -> None:
-        """Drop the generations from the tail that were committed `keep_s` ago."""
+        """Drop the generations from the tail's memory that were committed `keep_s` ago."""
         old = 0
         while self._committed and time.monotonic() - self._committed[0][0] >= keep_s:
             old = self._committed.popleft()[1]
         if old:
-            self._drop(TAIL, old)
-            self._inserts = 0
+            self._tail.drop(old, self._incarnation)
 
     # -- within --------------------------------------------------------------------------------------------------------
 
@@ -172,17 +186,12 @@ class Loader:
                 self._positions[stream] = batches[-1].end
         return found
 
-    def _put(self, table: str, batches: Sequence[Batch]) -> list[Admission]:
+    def _admit(self, batches: Sequence[Batch]) -> list[Admission]:
         admissions = []
-        parts = []
         for batch in batches:
             admission = self._seen.admit(self._streams[batch.stream], batch.values)
-            parts.append(lines(batch, admission, self._number))
             self._count(admission)
             admissions.append(admission)
-        body = b"".join(parts)
-        if body:
-            insert(self._store, table, body)
         return admissions
 
     def _count(self, admission: Admission) -> None:
@@ -191,9 +200,6 @@ class Loader:
         self._last_ts = max(self._last_ts, *times) if self._trades else max(times)
         self._trades += len(times) - len(admission.dropped)
         self._joined += admission.joined
-
-    def _drop(self, table: str, generation: int) -> None:
-        keep_after(self._store, table, generation, self._incarnation)
 
     def _pending(self) -> bool:
         return self._trades > 0 or any(self._log.bounds(s)[1] > offset for s, offset in self._flushed.items())
@@ -239,7 +245,8 @@ class Loader:
                         flushing = pool.submit(self._timed_flush, self.seal())
                     else:
                         next_flush = now + self._config.flush_s
-                if now >= next_replace or self._inserts >= REPLACE_INSERTS:
+                crowded = self._tail.inserts >= REPLACE_INSERTS or self._tail.rows >= REPLACE_ROWS
+                if now >= next_replace or crowded:
                     self.replace_tail()
                     next_replace = now + REPLACE_S
                 self._log.wait(self._positions, 0.1)
@@ -253,3 +260,7 @@ class Loader:
     def _timed_flush(self, generation: Generation) -> tuple[Written, float]:
         begun = time.monotonic()
         return self.flush(generation, settled=False), time.monotonic() - begun
+
+
+def _lines(batches: Sequence[Batch], admissions: Sequence[Admission], generation: int) -> bytes:
+    return b"".join([lines(*both, generation) for both in zip(batches, admissions, strict=True)])

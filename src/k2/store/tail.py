@@ -1,18 +1,125 @@
-"""The live tail: a Memory table into which trades go some milliseconds after they are in the log.
+"""The live tail: where trades are visible some milliseconds after they are in the log, until a commit holds them.
 
-A Memory table copies its list of blocks on every insert, so it is replaced, every few seconds, by one without the
-generations that have long been committed. Replacing is atomic and, unlike TRUNCATE, does not wait for readers.
+An INSERT costs milliseconds of processor time, however small. So few trades go into a file that the store reads with
+every question (`fresh.py`), and some hundred milliseconds of them at a time, a chunk, into a Memory table. Many at once
+go there directly, and so do all where the store's file cannot be written from here.
+
+A Memory table copies its list of blocks on every insert, so it is replaced now and then by one without the generations
+that have long been committed. Replacing is atomic and, unlike TRUNCATE, does not wait for readers.
 """
 
+import time
+from collections import deque
 from collections.abc import Sequence
 
 from k2.log import Batch
 from k2.store import Store
 from k2.store.commit import fence
+from k2.store.fresh import Fresh, open_fresh
 from k2.store.seen import Admission
 
 TAIL = "k2.silver_tail"
+RECENT = "k2.silver_recent"
 STAGE = "k2.silver_stage"
+
+RUN = 1 << 20  # generations; a chunk that goes past the file begins a run: see the view `silver_tail`
+CHUNK_S = 0.5
+CHUNK_ROWS = 1_000
+MANY = 64  # trades at once that are worth an INSERT of their own
+KEEP_S = 1.0  # a chunk stays in the file so long after it went into memory: for questions that began before
+
+
+class Tail:
+    """What the loader puts there. Every trade carries a generation, which counts chunks.
+
+    `inserts` and `rows` tell how much went into the Memory table since it was last replaced.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._fresh: Fresh | None = None
+        self._begin(0)
+
+    def _begin(self, number: int) -> None:
+        self._number = number
+        self._first = True  # the first chunk goes past the file: from then on memory tells the run
+        self.inserts = 0
+        self.rows = 0
+        self._chunk: list[bytes] = []  # in the file, and not in memory yet
+        self._chunk_rows = 0
+        self._chunk_since = 0.0
+        self._kept: deque[tuple[float, bytes]] = deque()  # chunks that are in both, and since when
+
+    def take_over(self, number: int) -> None:
+        """Go on from generation `number`; what is shown stays so. Raises StoreError."""
+        self.close()
+        self._begin(number)
+        self._fresh = open_fresh(self._store)
+
+    def clear_file(self) -> None:
+        """All that is in the file was committed. Raises StoreError."""
+        if self._fresh:
+            self._fresh.begin_anew(b"")
+
+    def number(self, rows: int = 0) -> int:
+        """The generation that so many trades, put next and at once, must carry."""
+        if rows and self._goes_past(rows):
+            self._number = (self._number // RUN + 1) * RUN
+        return self._number
+
+    def _goes_past(self, rows: int) -> bool:
+        return self._first or self._fresh is None or rows >= MANY
+
+    def put(self, lines: bytes, rows: int) -> None:
+        """Make trades visible: JSON lines with the generation `number(rows)`. Raises StoreError; all since the last
+        commit has to come again then, after `take_over`."""
+        if self._fresh is None or self._goes_past(rows):
+            self._end_chunk(lines, rows)
+            return
+        now = time.monotonic()
+        if not self._chunk:
+            self._chunk_since = now
+        self._fresh.append(lines)
+        self._chunk.append(lines)
+        self._chunk_rows += rows
+        if now - self._chunk_since >= CHUNK_S or self._chunk_rows >= CHUNK_ROWS:
+            self._end_chunk()
+
+    def seal(self) -> int:
+        """Move everything into memory; returns the generation up to which it is there. Raises StoreError."""
+        self._end_chunk()
+        return self._number - 1
+
+    def _end_chunk(self, more: bytes = b"", rows: int = 0) -> None:
+        in_file = b"".join(self._chunk)
+        if in_file or more:
+            insert(self._store, RECENT, in_file + more)
+            self._first = False
+            self.inserts += 1
+            self.rows += self._chunk_rows + rows
+        self._number += 1
+        self._chunk.clear()
+        self._chunk_rows = 0
+        now = time.monotonic()
+        changed = bool(in_file)
+        if in_file:
+            self._kept.append((now, in_file))
+        while self._kept and now - self._kept[0][0] >= KEEP_S:
+            self._kept.popleft()
+            changed = True
+        if self._fresh and changed:
+            self._fresh.begin_anew(b"".join([lines for _, lines in self._kept]))
+
+    def drop(self, generation: int, incarnation: int) -> None:
+        """Forget the generations up to this one, which were committed a while ago, but for the newest of all."""
+        keep_after(self._store, RECENT, f"least({generation}, (SELECT max(generation) FROM {RECENT}) - 1)", incarnation)
+        self.inserts = self.rows = 0
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        if self._fresh:
+            self._fresh.close()
+            self._fresh = None
 
 
 def lines(batch: Batch, admission: Admission, generation: int) -> bytes:
@@ -29,12 +136,12 @@ def lines(batch: Batch, admission: Admission, generation: int) -> bytes:
 
 
 def insert(store: Store, table: str, body: bytes) -> None:
-    """Put JSON lines into the tail or the stage. The text never changes, so that the store parses it once."""
+    """Put JSON lines into a table of the tail's kind. The text never changes, so that the store parses it once."""
     store.insert(f"INSERT INTO {table} FORMAT JSONEachRow", body)
 
 
-def keep_after(store: Store, table: str, generation: int, incarnation: int) -> None:
-    """Replace a table by one that holds only the generations past `generation`."""
+def keep_after(store: Store, table: str, generation: int | str, incarnation: int) -> None:
+    """Replace a Memory table by one that holds only the generations past `generation`."""
     store.execute(
         f"CREATE OR REPLACE TABLE {table} ENGINE = Memory AS SELECT * FROM {table}"
         f" WHERE generation > {generation} AND {fence(incarnation)}"
