@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -135,9 +136,17 @@ def read_status(run_dir: Path) -> dict[str, dict[str, float | int | str]]:
 
 
 def parse(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """A metrics page as {(sample name, sorted labels): value}."""
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    """A metrics page of ours as {(sample name, sorted labels): value}. Raises ValueError."""
+    found = {}
+    for line in text.splitlines():
+        if line and line[0] != "#":
+            series, _, value = line.rpartition(" ")
+            found[_series(series)] = float(value)
+    return found
+
+
+@lru_cache(maxsize=16384)
+def _series(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A sample's name and sorted labels. Remembered: from one page to the next only values change."""
+    ((sample,),) = [family.samples for family in text_string_to_metric_families(f"{text} 0")]
+    return sample.name, tuple(sorted(sample.labels.items()))

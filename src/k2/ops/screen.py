@@ -14,8 +14,9 @@ from k2.store import StoreError
 from k2.terminal import console, note
 from k2.wire import open_store
 
-LOOK_EVERY = 2.0
-SAY_EVERY = 10.0
+LOOK_EVERY = 2.0  # s, in a terminal
+SAY_EVERY = 10.0  # s between two lines, elsewhere
+LOOKS_A_LINE = 2
 UNREACHABLE_AFTER = 8.0
 UNREACHABLE_AGAIN = 300.0
 
@@ -59,17 +60,17 @@ class Screen:
                 await asyncio.sleep(LOOK_EVERY)
 
     async def _lines(self, observer: Observer) -> None:
-        said = time.monotonic()
+        looks = 0
         while True:
             vitals = await asyncio.to_thread(observer.look)
             self._say_unreachable(vitals)
-            if time.monotonic() - said >= SAY_EVERY:
-                said = time.monotonic()
+            if looks and looks % LOOKS_A_LINE == 0:
                 rates = "; ".join(
                     f"{v.exchange} {v.rate:,.0f}/s, {v.gaps_open} gaps open, lag {v.lag}" for v in vitals.venues
                 )
                 self.say(f"{rates}; {vitals.memory / 1e6:.0f} MB, {vitals.cpu:.0f} % of a core")
-            await asyncio.sleep(LOOK_EVERY)
+            looks += 1
+            await asyncio.sleep(SAY_EVERY / LOOKS_A_LINE)
 
     def _say_unreachable(self, vitals: Vitals) -> None:
         """Name each venue that has not answered for a while, once every five minutes."""

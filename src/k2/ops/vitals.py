@@ -1,18 +1,19 @@
 """What a running platform says of itself: every process's metrics and resources, gathered into one picture."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import psutil
 
 from k2.metrics import STAGE_BUCKETS, parse, read_status
 
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+Labels = tuple[tuple[str, str], ...]
+Samples = dict[str, dict[Labels, float]]
 
 
 @dataclass
@@ -82,18 +83,12 @@ class Observer:
             if process is None:
                 continue
             page = _scrape(int(word["metrics_port"]))
-            samples.update(page)
-            with process.oneshot():
-                vitals.processes.append(
-                    ProcessVitals(
-                        service,
-                        process.pid,
-                        now - float(word["started"]),
-                        process.cpu_percent(),
-                        process.memory_info().rss,
-                        bool(page),
-                    )
-                )
+            for (name, labels), value in page.items():
+                if name.startswith("k2_"):
+                    samples.setdefault(name, {})[labels] = value
+            with suppress(psutil.NoSuchProcess), process.oneshot():
+                up, cpu, memory = now - float(word["started"]), process.cpu_percent(), process.memory_info().rss
+                vitals.processes.append(ProcessVitals(service, process.pid, up, cpu, memory, bool(page)))
         elapsed = now - self._before_at if self._before_at else 0.0
         vitals.venues = _venues(samples, self._before, elapsed, now)
         vitals.stages = _stages(samples, self._before)
@@ -101,40 +96,39 @@ class Observer:
         return vitals
 
     def _process(self, pid: int) -> psutil.Process | None:
+        """The process, the same object at every look: it knows how much time was used at the last one."""
         try:
-            process = self._processes.setdefault(pid, psutil.Process(pid))
-            return process if process.is_running() and process.status() != psutil.STATUS_ZOMBIE else None
+            known = self._processes.get(pid)
+            if known is None or not known.is_running():
+                known = self._processes[pid] = psutil.Process(pid)
+            return known
         except psutil.NoSuchProcess:
             return None
 
 
-def _scrape(port: int) -> Samples:
+def _scrape(port: int) -> dict[tuple[str, Labels], float]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=1.0)
     try:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1.0) as answer:
-            return parse(answer.read().decode())
-    except (URLError, OSError, ValueError):
+        connection.request("GET", "/metrics")
+        return parse(connection.getresponse().read().decode())
+    except (OSError, HTTPException, ValueError):
         return {}
+    finally:
+        connection.close()
+
+
+def _values(samples: Samples, name: str, **labels: str) -> Iterator[float]:
+    wanted = set(labels.items())
+    return (value for have, value in samples.get(name, {}).items() if wanted <= set(have))
 
 
 def _sum(samples: Samples, name: str, **labels: str) -> float:
-    wanted = set(labels.items())
-    return sum(value for (sample, have), value in samples.items() if sample == name and wanted <= set(have))
+    return sum(_values(samples, name, **labels))
 
 
 def _venues(samples: Samples, before: Samples, elapsed: float, now: float) -> list[VenueVitals]:
-    names = sorted({dict(labels)["exchange"] for (name, labels) in samples if name == "k2_connected"})
     found = []
-    for exchange in names:
-        last = [
-            v
-            for (n, ls), v in samples.items()
-            if n == "k2_last_trade_timestamp_seconds" and ("exchange", exchange) in ls
-        ]
-        offset = [
-            v
-            for (n, ls), v in samples.items()
-            if n == "k2_exchange_clock_offset_seconds" and ("exchange", exchange) in ls
-        ]
+    for exchange in sorted({dict(labels)["exchange"] for labels in samples.get("k2_connected", {})}):
         trades = _sum(samples, "k2_trades_total", exchange=exchange)
         earlier = _sum(before, "k2_trades_total", exchange=exchange)
         found.append(
@@ -143,13 +137,13 @@ def _venues(samples: Samples, before: Samples, elapsed: float, now: float) -> li
                 connected=_sum(samples, "k2_connected", exchange=exchange) > 0,
                 rate=max(0.0, trades - earlier) / elapsed if elapsed else 0.0,
                 trades=int(trades),
-                last_trade=max(last) if last else None,
+                last_trade=max(_values(samples, "k2_last_trade_timestamp_seconds", exchange=exchange), default=None),
                 gaps_open=int(_sum(samples, "k2_gaps_open", exchange=exchange)),
                 gaps_healed=int(_sum(samples, "k2_gaps_total", exchange=exchange, state="healed")),
                 duplicates=int(_sum(samples, "k2_duplicates_total", exchange=exchange)),
                 faults=int(_sum(samples, "k2_faults_total", exchange=exchange)),
                 reconnects=int(_sum(samples, "k2_reconnects_total", exchange=exchange)),
-                clock_offset=offset[0] if offset else None,
+                clock_offset=next(_values(samples, "k2_exchange_clock_offset_seconds", exchange=exchange), None),
                 lag=int(_sum(samples, "k2_consumer_lag_records", stream=f"market.crypto.trades.{exchange}")),
             )
         )
@@ -159,12 +153,12 @@ def _venues(samples: Samples, before: Samples, elapsed: float, now: float) -> li
 def _stages(samples: Samples, before: Samples) -> dict[str, tuple[float, float]]:
     """Quantiles of each stage from the histogram buckets that grew since the last look (of all time at the first)."""
     counts: dict[str, dict[float, float]] = {}
-    for (name, labels), value in samples.items():
-        if name == "k2_stage_seconds_bucket":
-            label = dict(labels)
-            buckets = counts.setdefault(label["stage"], {})
-            edge = float(label["le"])
-            buckets[edge] = buckets.get(edge, 0.0) + value - before.get((name, labels), 0.0)
+    earlier = before.get("k2_stage_seconds_bucket", {})
+    for labels, value in samples.get("k2_stage_seconds_bucket", {}).items():
+        label = dict(labels)
+        buckets = counts.setdefault(label["stage"], {})
+        edge = float(label["le"])
+        buckets[edge] = buckets.get(edge, 0.0) + value - earlier.get(labels, 0.0)
     return {
         stage: (quantile(buckets, 0.5), quantile(buckets, 0.99))
         for stage, buckets in counts.items()
