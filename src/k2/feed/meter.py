@@ -4,9 +4,11 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Sequence
 from statistics import median_low
+from typing import NamedTuple
 
 from k2 import metrics
-from k2.core.types import Trade
+from k2.core.session import Decoded
+from k2.core.types import Frame, Gap, Trade
 
 OFFSETS_KEPT = 1001  # live trades whose receive time less exchange time make the clock offset
 _BOUNDS_NS = [int(bound * 1e9) for bound in metrics.STAGE_BUCKETS]
@@ -62,6 +64,14 @@ def _bucket(ns: int) -> int:
     return len(_BOUNDS_NS)
 
 
+class Batch(NamedTuple):
+    """New trades that were decoded together, at `decoded_ts` (ns)."""
+
+    decoded_ts: int
+    live: int
+    backfill: int
+
+
 class Meter:
     """Everything that one exchange's recorder counts."""
 
@@ -80,11 +90,24 @@ class Meter:
         self.decode = StageTally("receive_to_decoded", exchange)
         self.durable = StageTally("decoded_to_durable", exchange)
 
-    def add_trades(self, trades: Sequence[Trade], decoded_ts: int, durable_ts: int) -> None:
-        """A batch of new trades that was decoded and made durable at these times, in ns."""
-        live = [trade for trade in trades if trade.source == "live"]
-        self.live += len(live)
-        self.backfill += len(trades) - len(live)
+    def add_decoded(self, frames: Sequence[Frame], decoded: Decoded, gaps: Sequence[Gap], decoded_ts: int) -> Batch:
+        """What these frames came to, and the events that go to the ledger with it; for `add_durable`."""
+        self.frames += len(frames)
+        self.frame_bytes += sum([len(frame.payload) for frame in frames])
+        self.duplicates += decoded.duplicates + decoded.stale
+        self.faults.update([fault.reason for fault in decoded.faults])
+        self.gaps.update([gap.state for gap in gaps])
+        live = [trade for trade in decoded.fresh if trade.source == "live"]
+        self._add_live(live, decoded_ts)
+        return Batch(decoded_ts, len(live), len(decoded.fresh) - len(live))
+
+    def add_durable(self, batch: Batch, durable_ts: int) -> None:
+        """The batch's trades are in the log."""
+        self.live += batch.live
+        self.backfill += batch.backfill
+        self.durable.add_same(durable_ts - batch.decoded_ts, batch.live)
+
+    def _add_live(self, live: Sequence[Trade], decoded_ts: int) -> None:
         self.last_trade.update({trade.symbol: trade.recv_ts for trade in live})
         behind = [trade.recv_ts - trade.exchange_ts for trade in live]
         self.offsets.extend(behind)
@@ -93,7 +116,6 @@ class Meter:
         received = [trade.recv_ts for trade in live]
         received.sort()
         self.decode.add_until(decoded_ts, received)
-        self.durable.add_same(durable_ts - decoded_ts, len(live))
 
     def flush(self, queued: int, gaps_open: int) -> None:
         """Hand everything over. Call about once a second."""

@@ -4,12 +4,14 @@ A cycle takes what has queued up, decodes it in the event loop, and hands raw fr
 writer thread; while that waits for the disk, the loop goes on receiving. At most one cycle is under way, and cycles
 begin at least `feed.linger_ms` apart, further under load. Order in an append: frames and trades (together or not at
 all), then the gap ledger, which `resume` can make good after a crash.
+
+What the append does not need is let go before it begins: memory that is given back where it was used is still in the
+cache there, and memory that the writer thread gives back is not.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from time import time_ns
 from typing import Protocol
 
@@ -17,7 +19,7 @@ from k2.config import FeedConfig
 from k2.core.codec import GAPS_STREAM, encode_frames, encode_gap, frames_stream, trades_stream
 from k2.core.session import Decoded, Decoder
 from k2.core.types import Event, Frame, Gap
-from k2.feed.meter import Meter
+from k2.feed.meter import Batch, Meter
 from k2.feed.writer import Done, Job, Writer
 from k2.log import Entry
 
@@ -27,7 +29,6 @@ LINGER_CAP = 0.04  # s, unless feed.linger_ms is longer
 CHECKPOINT_EVERY = 2.0  # s
 
 _log = logging.getLogger("k2.feed")
-_payload = attrgetter("payload")
 
 
 class Pausable(Protocol):
@@ -155,9 +156,8 @@ class Recorder:
             checkpoint = {self._trades_stream: self.decoder.sequences.dump(), GAPS_STREAM: b""}
             self._next_checkpoint = self._loop.time() + CHECKPOINT_EVERY
             self._unsaved = False
-        self._writer.submit(
-            Job(entries, checkpoint), lambda done: self._written(done, frames, decoded, gaps, decoded_ts)
-        )
+        batch = self.meter.add_decoded(frames, decoded, gaps, decoded_ts)
+        self._writer.submit(Job(entries, checkpoint), lambda done: self._written(done, batch))
         for frame, events in decoded.pages:
             answer = self._asked.pop(id(frame), None)
             if answer is not None and not answer.done():
@@ -174,11 +174,11 @@ class Recorder:
             entries.append(Entry(GAPS_STREAM, [gap.symbol for gap in gaps], [encode_gap(gap) for gap in gaps]))
         return entries
 
-    def _written(self, done: Done, frames: list[Frame], decoded: Decoded, gaps: list[Gap], decoded_ts: int) -> None:
+    def _written(self, done: Done, batch: Batch) -> None:
         if done.error is not None:
             self.fail(done.error)
             return
-        self._count(done, frames, decoded, gaps, decoded_ts)
+        self.meter.add_durable(batch, done.durable_ts)
         self.armed = False
         if self._paused and len(self.pending) <= self.limit // 2:
             for source in self._paused:
@@ -188,15 +188,3 @@ class Recorder:
             self.arm()
         else:
             self._idle.set()
-
-    def _count(self, done: Done, frames: list[Frame], decoded: Decoded, gaps: list[Gap], decoded_ts: int) -> None:
-        meter = self.meter
-        meter.frames += len(frames)
-        meter.frame_bytes += sum(map(len, map(_payload, frames)))
-        meter.duplicates += decoded.duplicates + decoded.stale
-        if decoded.fresh:
-            meter.add_trades(decoded.fresh, decoded_ts, done.durable_ts)
-        for gap in gaps:
-            meter.gaps[gap.state] += 1
-        for fault in decoded.faults:
-            meter.faults[fault.reason] += 1

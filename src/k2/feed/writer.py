@@ -64,6 +64,7 @@ class Writer:
                 result = self._do(job)
             except Exception as error:  # noqa: BLE001  told to the event loop, which ends the process
                 result = Done(time.time_ns(), error)
+            del item, job  # or they would live until the next one comes
             self._loop.call_soon_threadsafe(done, result)
 
     def _do(self, job: Job) -> Done:
