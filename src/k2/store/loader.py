@@ -34,8 +34,8 @@ TAIL_ROWS = 500_000  # uncommitted trades in the tail; at the bound reading wait
 GENERATION_ROWS = 500_000  # of one generation while catching up
 KEEP_S = 2.5  # a committed generation stays in the tail so long: for queries that began before its commit
 REPLACE_S = 30.0  # time between two replacements of the tail's memory ...
-REPLACE_INSERTS = 400  # ... or so many inserts ...
-REPLACE_ROWS = 100_000  # ... or so many trades
+REPLACE_INSERTS = 1_000  # ... or so many inserts ...
+REPLACE_ROWS = 500_000  # ... or so many trades
 FLUSH_SHARE = 0.15  # of the time that flushing should take at most ...
 FLUSH_AT_LEAST_S = 4.0  # ... but so often it happens anyway
 
@@ -208,7 +208,12 @@ class Loader:
 
     def run(self, stop: threading.Event, pause: Callable[[float], object] | None = None) -> None:
         """Load until `stop`, then flush. Raises SupersededError, LogReplacedError; any other error it survives."""
-        wait = pause or stop.wait
+        try:
+            self._run(stop, pause or stop.wait)
+        finally:
+            self._tail.close()
+
+    def _run(self, stop: threading.Event, wait: Callable[[float], object]) -> None:
         failures = 0
         while not stop.is_set():
             try:

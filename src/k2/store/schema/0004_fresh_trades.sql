@@ -8,7 +8,10 @@ CREATE TABLE IF NOT EXISTS k2.silver_recent AS k2.silver_stage;
 -- A question that comes while the loader writes may see a part of the last line: `errors_num` passes it over.
 CREATE TABLE IF NOT EXISTS k2.silver_fresh AS k2.silver_stage
 ENGINE = File(JSONEachRow)
-SETTINGS input_format_allow_errors_num = 1, engine_file_empty_if_not_exists = 1;
+SETTINGS input_format_allow_errors_num = 1;
+
+-- The first row makes the file. Generation 0 is never shown.
+INSERT INTO k2.silver_fresh (generation) VALUES (0);
 
 DROP TABLE IF EXISTS k2.silver_tail;
 
