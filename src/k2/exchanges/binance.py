@@ -17,7 +17,7 @@ Rules: developers.binance.com/docs/binance-spot-api-docs, pages "WebSocket Strea
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -56,8 +56,19 @@ class _Trade(msgspec.Struct, tag_field="e", tag="trade", gc=False):
     m: bool
 
 
+class _Sound(msgspec.Struct, tag_field="e", tag="trade", gc=False):
+    """A `_Trade` with the id and the time, in ms, of a sound one."""
+
+    s: Text
+    t: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
+    p: Text
+    q: Text
+    T: Annotated[int, msgspec.Meta(ge=_FIRST_MS, lt=_END_MS)]
+    m: bool
+
+
 class _Combined(msgspec.Struct, gc=False):
-    data: _Trade
+    data: _Sound
 
 
 class _PastTrade(msgspec.Struct, gc=False):
@@ -126,7 +137,7 @@ class Binance:
                 data = _decode_combined(frame.payload).data
                 price = data.p
                 quantity = data.q
-                if 0 < data.t <= MAX_ID and _FIRST_MS <= data.T < _END_MS and is_amount(price) and is_amount(quantity):
+                if is_amount(price) and is_amount(quantity):
                     native = data.s
                     symbol = _canonical(native)
                     side: Side = "sell" if data.m else "buy"

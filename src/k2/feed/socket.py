@@ -43,6 +43,8 @@ class Queue(Protocol):
 class Socket(WSListener):
     """One connection. `closed` gets the reason, once, when it has ended, whoever ended it."""
 
+    __slots__ = ("_parts", "_reason", "_transport", "closed", "last_recv", "name", "paused", "queue")
+
     def __init__(self, name: str, queue: Queue) -> None:
         self.name = name
         self.queue = queue
