@@ -129,6 +129,42 @@ def test_at_its_bound_the_queue_pauses_the_source_and_resumes_it_when_there_is_r
     assert [trade.trade_id for trade in trades(log)] == list(range(1, 12))
 
 
+def test_what_is_durable_is_counted_when_the_loop_asks_and_not_before() -> None:
+    log = TestLog()
+
+    async def test() -> None:
+        recorder = recording(log)
+        put(recorder, trade_frame(1))
+        await eventually(lambda: len(trades(log)) == 1)
+        await asyncio.sleep(0.02)
+        assert recorder.meter.live == 0, "nobody woke the loop for it"
+        recorder.settle()
+        assert recorder.meter.live == 1
+        await recorder.close(5)
+
+    run(test)
+
+
+def test_frames_that_come_during_an_append_are_written_as_soon_as_it_ends() -> None:
+    log = TestLog()
+
+    async def test() -> None:
+        recorder = recording(log)
+        log.gate.clear()
+        put(recorder, trade_frame(1))
+        await eventually(lambda: not recorder.pending)
+        put(recorder, trade_frame(2))
+        await asyncio.sleep(0.02)  # its cycle is due, and finds the first append under way
+        assert len(recorder.pending) == 1
+        log.gate.set()
+        await eventually(lambda: len(trades(log)) == 2)
+        assert recorder.meter.live == 1, "the second is durable, and not yet handed back"
+        assert await recorder.close(5)
+        assert recorder.meter.live == 2
+
+    run(test)
+
+
 def test_a_full_log_is_tried_again_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "RETRY_FULL", 0.01)
     log = TestLog()

@@ -108,6 +108,7 @@ class Handler:
                 self._watch_instruments()
                 self._say_faults()
                 self._suspect_quiet()
+                self.recorder.settle()
                 self.meter.flush(self._queued(), len(self.sequences.holes()))
             await asyncio.sleep(TICK)
 

@@ -69,14 +69,12 @@ class Recorder:
         self._next_cycle = 0.0
         self._next_checkpoint = 0.0
         self._unsaved = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle = asyncio.Event()  # something has come to an end: whoever drains looks again
 
     def arm(self) -> None:
         """Frames or ledger events wait: see to it that a cycle comes. Idempotent."""
         if not self.armed and not self.failed.done():
             self.armed = True
-            self._idle.clear()
             delay = self._next_cycle - self._loop.time()
             if delay > 0:
                 self._loop.call_later(delay, self._cycle)
@@ -118,8 +116,12 @@ class Recorder:
 
     async def drained(self) -> None:
         """Wait until everything queued is durable (or the log has failed)."""
-        while (self.pending or self._ledger or self.armed) and not self.failed.done():
+        while not self.failed.done() and not (self._writer.settled(self._idle.set) and self._nothing_queued()):
+            self._idle.clear()
             await self._idle.wait()
+
+    def _nothing_queued(self) -> bool:
+        return not (self.pending or self._ledger or self.armed)
 
     async def close(self, within: float) -> bool:
         """Write what is queued and a last checkpoint. False: the log did not take it within `within` seconds."""
@@ -134,7 +136,14 @@ class Recorder:
         await self._writer.close()
         return not self.failed.done()
 
+    def settle(self) -> None:
+        """Count what has become durable since the last cycle. Call now and then: without frames no cycle does it."""
+        self._writer.settled()
+
     def _cycle(self) -> None:
+        if self.failed.done() or not self._writer.settled(self._cycle):
+            return
+        self.armed = False
         frames = self.pending
         self._next_cycle = self._loop.time() + min(
             self._linger * (1 + len(frames) / CROWD), max(self._linger, LINGER_CAP)
@@ -157,12 +166,18 @@ class Recorder:
             self._next_checkpoint = self._loop.time() + CHECKPOINT_EVERY
             self._unsaved = False
         batch = self.meter.add_decoded(frames, decoded, gaps, decoded_ts)
-        self._writer.submit(Job(entries, checkpoint), lambda done: self._written(done, batch))
         for frame, events in decoded.pages:
             answer = self._asked.pop(id(frame), None)
             if answer is not None and not answer.done():
                 answer.set_result(events)
         self._on_decoded(decoded)
+        # Last: the thread that this wakes would only wait for the interpreter while the loop runs on.
+        self._writer.submit(Job(entries, checkpoint), lambda done: self._written(done, batch))
+        if self._paused:
+            self._writer.settled(self._idle.set)
+        if self.pending or self._ledger:
+            self.arm()
+        self._idle.set()
 
     def _entries(self, frames: list[Frame], decoded: Decoded, gaps: list[Gap]) -> list[Entry]:
         entries = []
@@ -179,12 +194,7 @@ class Recorder:
             self.fail(done.error)
             return
         self.meter.add_durable(batch, done.durable_ts)
-        self.armed = False
         if self._paused and len(self.pending) <= self.limit // 2:
             for source in self._paused:
                 source.resume()
             self._paused.clear()
-        if self.pending or self._ledger:
-            self.arm()
-        else:
-            self._idle.set()

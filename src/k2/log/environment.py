@@ -79,7 +79,8 @@ class Environment:
             if not self._inside:
                 if self._leaving:
                     self._shut()
-                self._gate.notify_all()
+                elif self._ended:
+                    self._gate.notify_all()
 
     def renew(self) -> None:
         """Open anew at the next use: LMDB gives up on an environment whose meta page could not be written."""

@@ -52,7 +52,10 @@ class LmdbLog:
         check_entries(entries)
         groups: dict[str, list[Entry]] = {}
         for entry in entries:
-            groups.setdefault(entry.stream.removesuffix(RAW), []).append(entry)
+            base = entry.stream.removesuffix(RAW)
+            groups.setdefault(base, []).append(entry)
+        if len(groups) == 1:
+            return self._pair(base)[0].append(entries)
         pairs = [(self._pair(base)[0], group) for base, group in groups.items()]
         offsets: dict[str, int] = {}
         for pair, group in pairs:

@@ -52,6 +52,11 @@ class WritablePair(Pair):
 
     def append(self, entries: Sequence[Entry]) -> Mapping[str, int]:
         """Group commit: whoever gets the lock writes for all who queue behind it."""
+        if not self._queue and self._writing.acquire(blocking=False):
+            try:
+                return self._commit(entries)
+            finally:
+                self._writing.release()
         ticket = _Ticket(entries)
         self._queue.append(ticket)
         with self._writing:
@@ -69,7 +74,7 @@ class WritablePair(Pair):
             f"{self.folder}: the append was interrupted; it is not known whether it was kept"
         )
         try:
-            self._commit(tickets)
+            _tell(tickets, self._commit(tickets[0].entries if len(tickets) == 1 else _merged(tickets)))
             error = None
         except LogError as refused:
             error = refused
@@ -78,18 +83,18 @@ class WritablePair(Pair):
                 ticket.error = type(error)(str(error)) if error and len(tickets) > 1 else error
                 ticket.done = True
 
-    def _commit(self, tickets: list[_Ticket]) -> None:
+    def _commit(self, entries: Sequence[Entry]) -> dict[str, int]:
+        """Append in one transaction, ring; the first offset of each stream."""
         handles = self.acquire(create=True)
         assert handles is not None
         size = 0
-        parts = tickets[0].entries if len(tickets) == 1 else _merged(tickets)
         try:
             with handles.env.begin(write=True) as txn:
                 transaction = txn.id()
                 tails = self._tails if transaction == self._transaction + 1 else {}
                 self._transaction = -1
                 starts: dict[str, int] = {}
-                for stream, keys, values in parts:
+                for stream, keys, values in entries:
                     which = 1 if stream.endswith(RAW) else 0
                     tail = tails.get(which) or self._tail(handles, txn, which)
                     starts.setdefault(stream, tail.offset)
@@ -103,9 +108,9 @@ class WritablePair(Pair):
             raise explain(why_unwritten(error, self.file, size), self.folder, "written", size) from error
         finally:
             self.release(size + _COMMIT_TOUCHES)
-        _tell(tickets, starts)
         if size:
             self._bell.ring()
+        return starts
 
     def _tail(self, handles: Handles, txn: Any, which: int) -> _Tail:
         cursor = txn.cursor(handles.trees[which])
