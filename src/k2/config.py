@@ -103,7 +103,7 @@ class StoreConfig(_Section, frozen=True):
 class LoaderConfig(_Section, frozen=True):
     """The way from the log into the store."""
 
-    interval_ms: Annotated[float, Meta(description="Shortest time between two looks into the log.")] = 12.0
+    interval_ms: Annotated[float, Meta(description="Shortest time between two looks into the log.")] = 6.0
     flush_s: Annotated[float, Meta(description="Shortest time between two moves of the live tail into parts.")] = 5.0
     max_batch_mb: Annotated[int, Meta(description="Most bytes read from the log at once.")] = 16
 
