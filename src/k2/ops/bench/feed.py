@@ -26,8 +26,8 @@ CONNECT_WITHIN = 20.0
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rates: Annotated[tuple[int, ...], Meta(description="Frames a second, one series each.")] = (10_000, 20_000)
-    seconds: Annotated[float, Meta(description="Length of one measured play.")] = 6.0
-    rounds: Annotated[int, Meta(description="Plays of each kind at each rate, by turns.")] = 3
+    seconds: Annotated[float, Meta(description="Length of one measured play.")] = 5.0
+    rounds: Annotated[int, Meta(description="Plays of each kind at each rate, by turns.")] = 7
     warm_up: Annotated[float, Meta(description="Seconds played before measuring starts.")] = 1.0
     tick_ms: Annotated[float, Meta(description="Time between two writes of the player.")] = 1.0
 
