@@ -1,9 +1,14 @@
-"""Hypothesis for all tests: the same examples on every run (HYPOTHESIS_PROFILE=search draws new ones), and no clock."""
+"""For all tests: the same Hypothesis examples on every run (HYPOTHESIS_PROFILE=search draws new ones) and no clock; and
+Ctrl-C as in a terminal, also for the processes that tests start, where a shell runs the tests in its background."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("repeat", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
