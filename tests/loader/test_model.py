@@ -62,7 +62,8 @@ class Breaking:
         return found
 
     def stream(self, sql: str, fmt: str, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
-        raise NotImplementedError
+        found: Iterator[bytes] = self._pass(lambda: self.store.stream(sql, fmt))
+        return found
 
     def insert(self, sql: str, body: bytes, params: Mapping[str, Any] | None = None) -> None:
         self._pass(lambda: self.store.insert(sql, body))
