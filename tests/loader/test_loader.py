@@ -229,6 +229,50 @@ def test_answers_only_grow_while_everything_moves(connect: Callable[[], Any], mo
     assert store.rows("SELECT max(generation) FROM k2.commits")[0][0] > loading.GENERATIONS_APART + 1
 
 
+def test_answers_never_step_back_while_loaders_die_and_take_over(connect: Callable[[], Any]) -> None:
+    """What a loader had shown stays shown when it dies, also to a question that the next one's commit overtakes.
+
+    The pause stands between the evaluation of the last commit and the reading of the file: a tail that is emptied as
+    soon as the commit is there fails this test.
+    """
+    log, store = MemoryLog(), connect()
+    (text,) = [s for s in migrate.migrations()[0].statements() if "VIEW k2.silver_trades" in s]
+    store.execute(
+        text.replace("k2.silver_trades", "k2.slow_trades").replace(
+            "WHERE generation", "WHERE (SELECT sleep(0.05)) = 0 AND generation"
+        )
+    )
+    stop = threading.Event()
+    wrong: list[Any] = []
+
+    def watch(reader: Any, view: str) -> None:
+        most = 0
+        while not stop.is_set():
+            rows, distinct = reader.rows(f"SELECT count(), uniqExact(trade_id) FROM {view}")[0]
+            if not rows == distinct >= most:
+                wrong.append((view, rows, distinct, most))
+            most = max(most, rows)
+
+    watchers = [threading.Thread(target=watch, args=(connect(), f"k2.{v}_trades")) for v in ("slow", "silver")]
+    for thread in watchers:
+        thread.start()
+    first = 1
+    for _ in range(12):
+        one = loader(log, connect)
+        one.take_over()
+        for _ in range(10):
+            append(log, first, 7)
+            first += 7
+            one.load()
+            time.sleep(0.01)
+    stop.set()
+    for thread in watchers:
+        thread.join(30)
+    store.execute("DROP VIEW k2.slow_trades")
+    assert wrong == []
+    assert count(store) == first - 1
+
+
 def test_errors_of_the_store_are_survived(connect: Callable[[], Any]) -> None:
     log, store = MemoryLog(), connect()
     stop = threading.Event()

@@ -32,6 +32,14 @@ class Fresh:
         except OSError as error:
             raise StoreError(f"cannot write {self._file} ({error.strerror}): make room there") from None
 
+    def content(self) -> bytes:
+        """The whole lines in the file. Raises StoreError."""
+        try:
+            content = self._file.read_bytes()
+        except OSError as error:
+            raise StoreError(f"cannot read {self._file} ({error.strerror})") from None
+        return content[: content.rfind(b"\n") + 1]
+
     def begin_anew(self, lines: bytes) -> None:
         """Put a file with only these lines in the old one's place. Raises StoreError."""
         handle = _replace(self._file, lines)

@@ -103,7 +103,7 @@ class Loader:
         while behind:
             behind = self._stage(whole)
             self.flush(self.seal())
-        self._tail.clear_file()
+        self._tail.committed()
 
     def _stage(self, whole: bool) -> bool:
         """Put a generation's trades into the base by way of the stage. True: there is more to read."""

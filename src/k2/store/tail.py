@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from k2.log import Batch
 from k2.store import Store
 from k2.store.commit import fence
+from k2.store.fresh import TABLE as FRESH
 from k2.store.fresh import Fresh, open_fresh
 from k2.store.seen import Admission
 
@@ -22,6 +23,10 @@ TAIL = "k2.silver_tail"
 RECENT = "k2.silver_recent"
 STAGE = "k2.silver_stage"
 
+_SHOWN = (  # the condition of the view `silver_tail`
+    f"generation > (SELECT max(generation) FROM {RECENT})"
+    f" AND bitShiftRight(generation, 20) = bitShiftRight((SELECT max(generation) FROM {RECENT}), 20)"
+)
 RUN = 1 << 20  # generations; a chunk that goes past the file begins a run: see the view `silver_tail`
 CHUNK_S = 0.5
 CHUNK_ROWS = 1_000
@@ -51,15 +56,20 @@ class Tail:
         self._kept: deque[tuple[float, bytes]] = deque()  # chunks that are in both, and since when
 
     def take_over(self, number: int) -> None:
-        """Go on from generation `number`; what is shown stays so. Raises StoreError."""
+        """Go on from generation `number`; what is shown stays so. Raises StoreError.
+
+        The chunk that the loader before left in the file goes into memory first, as any chunk does before its commit:
+        the first chunk from here begins a run, which hides the file from questions that know of no commit yet.
+        """
         self.close()
         self._begin(number)
         self._fresh = open_fresh(self._store)
+        self._store.execute(f"INSERT INTO {RECENT} SELECT * FROM {FRESH} WHERE {_SHOWN}")
 
-    def clear_file(self) -> None:
-        """All that is in the file was committed. Raises StoreError."""
+    def committed(self) -> None:
+        """All that is in the file was committed; it leaves the file like a chunk that went into memory."""
         if self._fresh:
-            self._fresh.begin_anew(b"")
+            self._kept.append((time.monotonic(), self._fresh.content()))
 
     def number(self, rows: int = 0) -> int:
         """The generation that so many trades, put next and at once, must carry."""
