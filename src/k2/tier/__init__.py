@@ -35,7 +35,7 @@ class BrokenRecord(TierError):
 class Written(NamedTuple):
     """What a run did to one table. `duplicates` are records of the log whose identity cold had already.
 
-    `offsets`: stream to the next offset to read. `snapshot_id`: the table's snapshot after the run, None if it has none.
+    `offsets`: stream to the next offset to read. `snapshot_id`: the table's snapshot after the run, if any.
     """
 
     rows: int

@@ -122,13 +122,16 @@ class Archiver:
             if source.stream not in ends:
                 continue
             for batch in self._batches(source.stream, at.get(source.stream, 0), ends[source.stream]):
-                parts.setdefault(source.exchange, []).append(source.columns(source.exchange, batch))
-                at[source.stream] = batch.end
-                count += len(batch.values)
-                size += sum(map(len, batch.values))
-                if count >= self._slice_rows or size >= SLICE_BYTES:
-                    yield Slice(_together(parts), dict(at), count)
-                    parts, count, size = {}, 0, 0
+                while batch.values:
+                    end = batch.offset + self._slice_rows - count
+                    part, batch = _until(batch, end), _from(batch, end)  # noqa: PLW2901
+                    parts.setdefault(source.exchange, []).append(source.columns(source.exchange, part))
+                    at[source.stream] = part.end
+                    count += len(part.values)
+                    size += sum(map(len, part.values))
+                    if count >= self._slice_rows or size >= SLICE_BYTES:
+                        yield Slice(_together(parts), dict(at), count)
+                        parts, count, size = {}, 0, 0
             at[source.stream] = ends[source.stream]
         if at != offsets:
             yield Slice(_together(parts), dict(at), count)
@@ -149,9 +152,7 @@ class Archiver:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def _commit(
-        self, table: Table, cold: ColdTable, piece: Slice, seen: Identities | None
-    ) -> tuple[Table, Written]:
+    def _commit(self, table: Table, cold: ColdTable, piece: Slice, seen: Identities | None) -> tuple[Table, Written]:
         files: list[DataFile] = []
         rows = 0
         for exchange, part in piece.rows.items():
@@ -205,14 +206,20 @@ def _merged(batches: list[Batch]) -> Iterator[Batch]:
     for i in range(1, len(batches) + 1):
         if i == len(batches) or batches[i].offset != batches[i - 1].end:
             part = batches[first:i]
-            yield part[0] if len(part) == 1 else part[0]._replace(
-                keys=(), values=[value for batch in part for value in batch.values]
+            yield (
+                part[0]
+                if len(part) == 1
+                else part[0]._replace(keys=(), values=[value for batch in part for value in batch.values])
             )
             first = i
 
 
 def _until(batch: Batch, end: int) -> Batch:
     return batch if batch.end <= end else batch._replace(values=batch.values[: end - batch.offset])
+
+
+def _from(batch: Batch, offset: int) -> Batch:
+    return batch._replace(offset=offset, values=batch.values[offset - batch.offset :])
 
 
 def _snapshot_id(table: Table) -> int | None:

@@ -1,6 +1,7 @@
 """Opening the catalog, and making the cold tables where they are missing."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pyiceberg.catalog import Catalog, load_catalog
@@ -32,10 +33,8 @@ def open_table(catalog: Catalog, table: ColdTable) -> Table:
 
 
 def _create(catalog: Catalog, table: ColdTable) -> Table:
-    try:
+    with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(NAMESPACE)
-    except NamespaceAlreadyExistsError:
-        pass
     try:
         return catalog.create_table(
             table.identifier,

@@ -74,7 +74,7 @@ def _trades(exchange: str, offset: int, values: Sequence[bytes]) -> pa.Table:
     others = pc.unique(columns[0]).to_pylist()
     if others != [exchange] * len(found[:1]):
         raise ValueError(f"a trade of {others} in the stream of {exchange}")
-    return pa.Table.from_arrays(columns, names=TRADES.schema.column_names)
+    return pa.Table.from_arrays(columns, names=TRADES.names)
 
 
 def _frames(exchange: str, offset: int, values: Sequence[bytes]) -> pa.Table:
@@ -90,7 +90,7 @@ def _frames(exchange: str, offset: int, values: Sequence[bytes]) -> pa.Table:
         pa.array([f.request for f in found], pa.string()).dictionary_encode(),
         pa.array([f.payload for f in found], pa.binary()),
     ]
-    return pa.Table.from_arrays(columns, names=FRAMES.schema.column_names)
+    return pa.Table.from_arrays(columns, names=FRAMES.names)
 
 
 def _gaps(exchange: str, offset: int, values: Sequence[bytes]) -> pa.Table:
@@ -113,7 +113,7 @@ def _gaps(exchange: str, offset: int, values: Sequence[bytes]) -> pa.Table:
         pa.array([g.detected_ts for g in found], pa.int64()),
         pa.array(range(offset, offset + len(found)), pa.int64()),
     ]
-    return pa.Table.from_arrays(columns, names=GAPS.schema.column_names)
+    return pa.Table.from_arrays(columns, names=GAPS.names)
 
 
 def _constant(text: str, count: int) -> pa.DictionaryArray:

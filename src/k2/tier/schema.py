@@ -1,8 +1,8 @@
 """The cold tables: columns, partitions, order and how their files are encoded.
 
 PyIceberg writes no format version 3, so no nanosecond types: a time is a `timestamptz` of microseconds, for partitions
-and for people, and beside it the exact nanoseconds since 1970 as a long (`..._ns`). Field ids are given here and never
-reused; a new column takes the next free id, is optional, and stands last.
+and for people, and beside it the exact nanoseconds since 1970 as a long (`..._ns`). Field ids are given here, in
+the order in which a catalog would number them, and never reused; a new column is optional and stands last.
 """
 
 from typing import Any, NamedTuple
@@ -52,6 +52,10 @@ class ColdTable(NamedTuple):
     sort: tuple[str, ...]
     encodings: dict[str, str]
     properties: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        return [field.name for field in self.schema.fields]
 
     @property
     def identifier(self) -> str:
@@ -110,7 +114,7 @@ TRADES = ColdTable(
     ),
     "exchange_ts",
     ("symbol", "epoch", "trade_id"),
-    {name: "DELTA_BINARY_PACKED" for name in ("trade_id", "exchange_ts", "exchange_ts_ns", "recv_ts_ns")},
+    dict.fromkeys(("trade_id", "exchange_ts", "exchange_ts_ns", "recv_ts_ns"), "DELTA_BINARY_PACKED"),
     _PROPERTIES,
 )
 
@@ -128,14 +132,16 @@ FRAMES = ColdTable(
     ),
     "recv_ts",
     ("log_offset",),
-    {"log_offset": "DELTA_BINARY_PACKED", "recv_ts": "DELTA_BINARY_PACKED", "recv_ts_ns": "DELTA_BINARY_PACKED",
-     "payload": "PLAIN"},
+    {
+        "log_offset": "DELTA_BINARY_PACKED",
+        "recv_ts": "DELTA_BINARY_PACKED",
+        "recv_ts_ns": "DELTA_BINARY_PACKED",
+        "payload": "PLAIN",
+    },
     {**_PROPERTIES, "write.metadata.metrics.column.payload": "counts"},
 )
 
-_RANGE = StructType(
-    NestedField(15, "first_id", _LONG, required=True), NestedField(16, "last_id", _LONG, required=True)
-)
+_RANGE = StructType(NestedField(14, "first_id", _LONG, required=True), NestedField(15, "last_id", _LONG, required=True))
 
 GAPS = ColdTable(
     "gaps",
@@ -147,7 +153,7 @@ GAPS = ColdTable(
         ("last_id", _LONG),
         ("state", _TEXT),
         ("reason", _TEXT),
-        ("missing", ListType(14, _RANGE, element_required=True)),
+        ("missing", ListType(13, _RANGE, element_required=True)),
         ("event_ts", _TIME),
         ("event_ts_ns", _LONG),
         ("detected_ts_ns", _LONG),
