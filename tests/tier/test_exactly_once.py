@@ -169,7 +169,7 @@ def test_after_a_rollback_the_rows_tell_what_is_there(platform: Platform) -> Non
 def test_a_snapshot_that_tells_no_offsets_is_refused(platform: Platform) -> None:
     platform.put_ids([1])
     platform.archiver().run()
-    with platform.catalog().load_table("cold.trades").update_snapshot().fast_append():
+    with platform.catalog().load_table("cold.trades").transaction() as change, change.update_snapshot().fast_append():
         pass
     with pytest.raises(TierError, match=OFFSETS):
         platform.archiver().run()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from k2.tier.watermark import IDENTITIES, read_identities, read_offsets, write_o
 logger = logging.getLogger("k2.tier")
 
 CONSUMER = "archiver"
-SLICE_ROWS = 500_000
+SLICE_ROWS = 250_000
 SLICE_BYTES = 128 << 20  # of records in the log: what bounds a slice of large frames
 READ_BYTES = 4 << 20
 FOREIGN_COMMITS = 5  # commits of maintenance that one slice gives way to
@@ -81,15 +82,22 @@ class Archiver:
             return written
         seen = read_identities(table) if cold is TRADES else None
         done = 0
-        for piece in self._slices(cold, offsets, ends):
-            table, added = self._commit(table, cold, piece, seen)
-            done += piece.read
-            written = _sum(written, added, piece.read)
-            self._log.commit(CONSUMER, {stream: Position(offset) for stream, offset in piece.offsets.items()})
-            if on_progress:
-                on_progress(Progress(cold.name, done, total))
-            if stop and stop():
-                break
+        under_way: Future[tuple[Table, Written]] | None = None
+        with ThreadPoolExecutor(1, "archiver") as pool:  # one slice is read while the one before is written
+            pieces = self._slices(cold, offsets, ends)
+            piece = next(pieces, None)
+            while piece or under_way:
+                if under_way:
+                    table, added = under_way.result()
+                    done += added.rows + added.duplicates
+                    written = _sum(written, added)
+                    self._log.commit(CONSUMER, {name: Position(offset) for name, offset in added.offsets.items()})
+                    if on_progress:
+                        on_progress(Progress(cold.name, done, total))
+                    if stop and stop():
+                        break
+                under_way = pool.submit(self._commit, table, cold, piece, seen) if piece else None
+                piece = next(pieces, None)
         return written
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -162,7 +170,7 @@ class Archiver:
                 files += write_files(table, cold, new)
         table = self._append(table, cold, files, piece.offsets, seen)
         size = sum(file.file_size_in_bytes for file in files)
-        return table, Written(rows, 0, len(files), size, 1, piece.offsets, _snapshot_id(table))
+        return table, Written(rows, piece.read - rows, len(files), size, 1, piece.offsets, _snapshot_id(table))
 
     def _append(
         self, table: Table, cold: ColdTable, files: list[DataFile], offsets: Mapping[str, int], seen: Identities | None
@@ -227,10 +235,10 @@ def _snapshot_id(table: Table) -> int | None:
     return snapshot.snapshot_id if snapshot else None
 
 
-def _sum(before: Written, added: Written, read: int) -> Written:
+def _sum(before: Written, added: Written) -> Written:
     return Written(
         before.rows + added.rows,
-        before.duplicates + read - added.rows,
+        before.duplicates + added.duplicates,
         before.files + added.files,
         before.bytes + added.bytes,
         before.commits + added.commits,
