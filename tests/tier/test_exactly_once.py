@@ -46,6 +46,7 @@ def test_duplicates_in_one_slice_across_slices_and_across_runs(platform: Platfor
     platform.put_ids([3, 4, 9, 7])
     second = platform.archiver().run()["trades"]
     assert platform.ids() == [1, 2, 3, 4, 7, 8, 9]
+    assert (first.commits, second.commits) == (3, 1)
     assert (first.duplicates, second.duplicates) == (3, 2)
 
 

@@ -123,7 +123,7 @@ class Archiver:
         return found
 
     def _slices(self, cold: ColdTable, offsets: Mapping[str, int], ends: Mapping[str, int]) -> Iterator[Slice]:
-        at = dict(offsets)
+        at, committed = dict(offsets), dict(offsets)
         parts: dict[str, list[pa.Table]] = {}
         count = size = 0
         for source in self._sources[cold.name]:
@@ -138,10 +138,11 @@ class Archiver:
                     count += len(part.values)
                     size += sum(map(len, part.values))
                     if count >= self._slice_rows or size >= SLICE_BYTES:
-                        yield Slice(_together(parts), dict(at), count)
+                        committed = dict(at)
+                        yield Slice(_together(parts), committed, count)
                         parts, count, size = {}, 0, 0
             at[source.stream] = ends[source.stream]
-        if at != offsets:
+        if at != committed:
             yield Slice(_together(parts), dict(at), count)
 
     def _batches(self, stream: str, offset: int, end: int) -> Iterator[Batch]:
