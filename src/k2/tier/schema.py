@@ -114,8 +114,11 @@ TRADES = ColdTable(
     ),
     "exchange_ts",
     ("symbol", "epoch", "trade_id"),
-    # BYTE_STREAM_SPLIT would make price and quantity smaller, but Polars cannot read a decimal written so.
-    dict.fromkeys(("trade_id", "exchange_ts", "exchange_ts_ns", "recv_ts_ns"), "DELTA_BINARY_PACKED"),
+    # BYTE_STREAM_SPLIT would suit price and quantity, but Polars cannot read a decimal written so.
+    {
+        **dict.fromkeys(("trade_id", "exchange_ts", "exchange_ts_ns", "recv_ts_ns"), "DELTA_BINARY_PACKED"),
+        **dict.fromkeys(("price", "quantity"), "PLAIN"),
+    },
     _PROPERTIES,
 )
 
