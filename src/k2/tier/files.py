@@ -1,0 +1,87 @@
+"""Rows as sorted Parquet data files, one for each partition they fall in.
+
+PyIceberg's own writer takes no encodings by column and wants a compiled helper for the day of a time; so the bytes are
+written here, and PyIceberg reads from the finished file's footer what the manifest needs.
+"""
+
+import uuid
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.io.pyarrow import parquet_file_to_data_file
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+
+from k2.tier.schema import ColdTable, arrow_schema
+
+ROW_GROUP = 1 << 18  # rows
+US_A_DAY = 86_400_000_000
+
+
+def write_files(table: Table, cold: ColdTable, rows: pa.Table) -> list[DataFile]:
+    """Write one exchange's rows (or several exchanges'), in `cold.sort` order, and return the files, not committed."""
+    return [_write(table, cold, part) for part in _partitions(cold, rows)]
+
+
+def remove_files(table: Table, files: Sequence[DataFile]) -> None:
+    """Remove data files that no snapshot refers to."""
+    for file in files:
+        table.io.delete(file.file_path)
+
+
+def _partitions(cold: ColdTable, rows: pa.Table) -> list[pa.Table]:
+    exchanges = [rows.filter(pc.equal(rows["exchange"], name)) for name in _others(rows["exchange"])] or [rows]
+    found = []
+    for part in exchanges:
+        days = pc.floor_temporal(part[cold.day], unit="day").cast(pa.int64())
+        bounds = pc.min_max(days).as_py()
+        if bounds["min"] == bounds["max"]:
+            found.append(part)
+        else:
+            found += [part.filter(pc.equal(days, day)) for day in sorted(pc.unique(days).to_pylist())]
+    return found
+
+
+def _others(names: pa.ChunkedArray) -> list[str]:
+    distinct: list[str] = sorted(pc.unique(names.cast(pa.string())).to_pylist())
+    return distinct if len(distinct) > 1 else []
+
+
+def _write(table: Table, cold: ColdTable, rows: pa.Table) -> DataFile:
+    schema = arrow_schema(table.schema())
+    day = rows[cold.day][0].as_py().date()
+    exchange = rows["exchange"][0].as_py()
+    path = f"{table.location()}/data/{cold.day}_day={day}/exchange={exchange}/{uuid.uuid4()}.parquet"
+    properties = table.properties
+    for field in schema:
+        if field.name not in rows.column_names:  # a column newer than this code
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    rows = rows.select(schema.names)
+    with table.io.new_output(path).create(overwrite=False) as sink:
+        pq.write_table(
+            _as_in_file(rows, schema),
+            sink,
+            row_group_size=ROW_GROUP,
+            compression=properties.get("write.parquet.compression-codec", "zstd"),
+            compression_level=int(properties.get("write.parquet.compression-level", "3")),
+            use_dictionary=[name for name in _leaves(schema) if name not in cold.encodings],
+            column_encoding=cold.encodings or None,
+            store_schema=False,
+            write_page_index=True,
+        )
+    return parquet_file_to_data_file(table.io, table.metadata, path)
+
+
+def _as_in_file(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows under the table's schema; dictionary columns stay so, for they are written without being unpacked."""
+    fields = [
+        field.with_type(column.type) if pa.types.is_dictionary(column.type) else field
+        for field, column in zip(schema, rows.columns, strict=True)
+    ]
+    return rows.cast(pa.schema(fields))
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if not pa.types.is_nested(field.type)]

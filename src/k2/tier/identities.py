@@ -1,0 +1,104 @@
+"""Which trades cold has: ranges of ids by counter. A slice is let in by runs of ids, never id by id."""
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2.core.islands import Islands
+from k2.tier.order import by_identity, codes
+
+Counter = tuple[str, str, int]  # exchange, symbol, epoch
+Run = tuple[str, int, int, int, int]  # symbol, epoch, first id, last id, row of the first
+
+_decode = msgspec.json.Decoder(list[tuple[str, str, int, list[tuple[int, int]]]]).decode
+
+
+class Identities:
+    """The ids of every counter that were let in. Dense ids make it a few ranges, however many trades there are."""
+
+    def __init__(self) -> None:
+        self._islands: dict[Counter, Islands] = {}
+
+    @classmethod
+    def from_text(cls, text: str) -> "Identities":
+        """The reverse of `to_text`. Raises msgspec.DecodeError, ValueError."""
+        found = cls()
+        for exchange, symbol, epoch, ranges in _decode(text):
+            found._islands[exchange, symbol, epoch] = Islands.from_list(ranges)
+        return found
+
+    def to_text(self) -> str:
+        """`[[exchange, symbol, epoch, [[first, last], ...]], ...]`, the same for the same ids."""
+        rows = [(*counter, islands.to_list()) for counter, islands in sorted(self._islands.items(), key=lambda c: c[0])]
+        return msgspec.json.encode(rows).decode()
+
+    def admit(self, exchange: str, rows: pa.Table) -> pa.Table:
+        """The rows whose trades were not let in before, each once; all of them count as let in from now on.
+
+        `rows` are one exchange's, sorted by symbol, epoch and trade_id; of equal ones the first stays.
+        """
+        rows = _distinct(rows)
+        keep: list[tuple[int, int]] = []  # first row, number of rows
+        for symbol, epoch, first, last, row in runs(rows):
+            islands = self._islands.setdefault((exchange, symbol, epoch), Islands())
+            for start, end in islands.holes(first, last):
+                _extend(keep, row + start - first, end - start + 1)
+            islands.add_range(first, last)
+        if len(keep) == 1 and keep[0] == (0, rows.num_rows):
+            return rows
+        return pa.concat_tables([rows.slice(*part) for part in keep] or [rows.slice(0, 0)])
+
+    def add(self, exchange: str, rows: pa.Table) -> None:
+        """Let rows in without a question: they are in cold. Any order."""
+        for symbol, epoch, first, last, _ in runs(_distinct(by_identity(rows))):
+            self._islands.setdefault((exchange, symbol, epoch), Islands()).add_range(first, last)
+
+    def items(self) -> Iterable[tuple[Counter, Islands]]:
+        return self._islands.items()
+
+
+def digest(text: str) -> str:
+    """What a snapshot's summary says of the identities it goes with."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def runs(rows: pa.Table) -> list[Run]:
+    """Sorted, distinct rows as runs of consecutive ids."""
+    if not rows.num_rows:
+        return []
+    follows = pc.and_(_same_counter(rows), pc.equal(_steps(rows["trade_id"]), 1))
+    heads = [0, *(i + 1 for i in pc.indices_nonzero(pc.invert(follows)).to_pylist())]
+    tails = [i - 1 for i in heads[1:]] + [rows.num_rows - 1]
+    first = rows.select(["symbol", "epoch", "trade_id"]).take(pa.array(heads, pa.int64()))
+    last = rows["trade_id"].take(pa.array(tails, pa.int64()))
+    columns = (first["symbol"], first["epoch"], first["trade_id"], last)
+    return list(zip(*(column.to_pylist() for column in columns), heads, strict=True))
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    if rows.num_rows < 2:
+        return rows
+    again = pc.and_(_same_counter(rows), pc.equal(_steps(rows["trade_id"]), 0))
+    if not pc.any(again).as_py():
+        return rows
+    return rows.filter(pa.chunked_array([pa.array([True]), *pc.invert(again).chunks]))
+
+
+def _same_counter(rows: pa.Table) -> pa.ChunkedArray:
+    symbols, epochs = codes(rows["symbol"]), rows["epoch"]
+    last = rows.num_rows - 1
+    return pc.and_(pc.equal(symbols.slice(0, last), symbols.slice(1)), pc.equal(epochs.slice(0, last), epochs.slice(1)))
+
+
+def _steps(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.subtract(ids.slice(1), ids.slice(0, len(ids) - 1))
+
+
+def _extend(parts: list[tuple[int, int]], row: int, count: int) -> None:
+    if parts and sum(parts[-1]) == row:
+        parts[-1] = (parts[-1][0], parts[-1][1] + count)
+    else:
+        parts.append((row, count))

@@ -1,0 +1,73 @@
+"""What a cold table contains of the log, kept in the commit that put it there.
+
+A snapshot's summary holds `k2.offsets` (JSON: stream to the next offset to read) and, for trades, `k2.identities`: the
+digest of the ids that the table has. The ids themselves stand in the table property of the same name, set in the same
+commit: a summary is kept with every snapshot and read with every load of the table, a property only once. If property
+and digest differ (a snapshot was rolled back, say), the ids are read from the table's rows.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from pyiceberg.table import Table
+
+from k2.tier import TierError
+from k2.tier.identities import Identities, digest
+
+OFFSETS = "k2.offsets"
+IDENTITIES = "k2.identities"
+CARRIED = (OFFSETS, IDENTITIES)
+
+
+def carried(table: Table) -> dict[str, str]:
+    """The summary properties that every commit which adds no records of the log has to carry on, unchanged."""
+    snapshot = table.current_snapshot()
+    if snapshot is None or snapshot.summary is None:
+        return {}
+    found = snapshot.summary.additional_properties
+    return {name: found[name] for name in CARRIED if name in found}
+
+
+def read_offsets(table: Table) -> dict[str, int]:
+    """Stream to the next offset that the table lacks. Raises TierError."""
+    if table.current_snapshot() is None:
+        return {}
+    text = carried(table).get(OFFSETS)
+    if text is None:
+        raise TierError(
+            f"the current snapshot of {'.'.join(table.name())} does not say which log offsets it contains ({OFFSETS}):"
+            " it was not made by K2; roll the table back to the snapshot before it"
+        )
+    try:
+        return msgspec.json.decode(text, type=dict[str, int])
+    except msgspec.DecodeError as error:
+        raise TierError(f"{OFFSETS} of the current snapshot of {'.'.join(table.name())}: {error}") from error
+
+
+def write_offsets(offsets: Mapping[str, int]) -> dict[str, str]:
+    """The summary properties for these offsets."""
+    return {OFFSETS: msgspec.json.encode(dict(sorted(offsets.items()))).decode()}
+
+
+def read_identities(table: Table) -> Identities:
+    """The trades that the current snapshot has."""
+    if table.current_snapshot() is None:
+        return Identities()
+    text = table.properties.get(IDENTITIES, "")
+    if text and digest(text) == carried(table).get(IDENTITIES):
+        return Identities.from_text(text)
+    return identities_of_rows(table)
+
+
+def identities_of_rows(table: Table) -> Identities:
+    """The trades that the current snapshot has, from its rows: slow, and needs no one's word."""
+    found = Identities()
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    scan = table.scan(selected_fields=("exchange", "symbol", "epoch", "trade_id"))
+    for batch in scan.to_arrow_batch_reader():
+        rows = pa.Table.from_batches([batch])
+        for exchange in pc.unique(rows["exchange"]).to_pylist():
+            found.add(exchange, rows.filter(pc.equal(rows["exchange"], exchange)))
+    return found
