@@ -6,6 +6,7 @@ An environment variable is `K2_` and the path of the key in upper case: `K2_DATA
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
@@ -17,6 +18,7 @@ from msgspec import Meta
 
 from k2 import exchanges
 
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 EXCHANGES = tuple(sorted(module.name for module in iter_modules(exchanges.__path__)))
 
 
@@ -98,6 +100,10 @@ class StoreConfig(_Section, frozen=True):
     max_memory_mb: Annotated[int, Meta(description="Memory one statement may use.")] = 2048
     max_execution_s: Annotated[float, Meta(description="Seconds one statement may take.")] = 120.0
     keep_free_mb: Annotated[int, Meta(description="Free disk space below which the store writes nothing more.")] = 256
+    trades_days: Annotated[
+        float, Meta(description="Age at which trades leave the hot store once the cold tier has them; 0: never.")
+    ] = 30.0
+    frames_days: Annotated[float, Meta(description="The same for raw frames.")] = 7.0
 
 
 class LoaderConfig(_Section, frozen=True):
@@ -106,6 +112,31 @@ class LoaderConfig(_Section, frozen=True):
     interval_ms: Annotated[float, Meta(description="Shortest time between two looks into the log.")] = 6.0
     flush_s: Annotated[float, Meta(description="Shortest time between two moves of the live tail into parts.")] = 5.0
     max_batch_mb: Annotated[int, Meta(description="Most bytes read from the log at once.")] = 16
+
+
+class TierConfig(_Section, frozen=True):
+    """The cold tier: where its Iceberg tables lie, and how they are kept."""
+
+    catalog: Annotated[
+        str, Meta(description="Address of an Iceberg catalog (secret if it names a password); empty: SQLite in `data`.")
+    ] = ""
+    warehouse: Annotated[str, Meta(description="Where table files lie, as a URI; empty: a folder in `data`.")] = ""
+    every_s: Annotated[
+        float, Meta(description="Time between two offloads of a running platform, in seconds; 0: none.")
+    ] = 900.0
+    maintain_at: Annotated[
+        str, Meta(description="Time of day (UTC) of the daily maintenance of a running platform; empty: none.")
+    ] = "02:00"
+    slice_rows: Annotated[int, Meta(description="Most records in one commit: bounds the memory of an offload.")] = (
+        250_000
+    )
+    target_file_mb: Annotated[int, Meta(description="Size that compaction makes files of.")] = 128
+    snapshot_days: Annotated[float, Meta(description="Age at which snapshots expire.")] = 7.0
+    snapshots_kept: Annotated[int, Meta(description="So many of the newest snapshots never expire.")] = 3
+    orphan_hours: Annotated[
+        float, Meta(description="Age at which files that no snapshot refers to are removed, in hours.")
+    ] = 24.0
+    seal_after_s: Annotated[float, Meta(description="A UTC day is closed so many seconds after its end.")] = 3600.0
 
 
 class SimConfig(_Section, frozen=True):
@@ -137,6 +168,7 @@ class Config(_Section, frozen=True):
     log: LogConfig = LogConfig()
     store: StoreConfig = StoreConfig()
     loader: LoaderConfig = LoaderConfig()
+    tier: TierConfig = TierConfig()
     sim: SimConfig = SimConfig()
     metrics: MetricsConfig = MetricsConfig()
 
@@ -151,6 +183,10 @@ class Config(_Section, frozen=True):
     @property
     def store_dir(self) -> Path:
         return self.data_dir / "store"
+
+    @property
+    def cold_dir(self) -> Path:
+        return self.data_dir / "cold"
 
     @property
     def run_dir(self) -> Path:
@@ -263,7 +299,7 @@ def masked(config: Config) -> dict[str, Any]:
     def visit(node: Any) -> Any:
         if isinstance(node, dict):
             return {k: "***" if k.endswith("password") and v else visit(v) for k, v in node.items()}
-        return node
+        return _USERINFO.sub("***@", node) if isinstance(node, str) else node
 
     plain: dict[str, Any] = visit(msgspec.to_builtins(config))
     return plain
