@@ -17,13 +17,13 @@ from k2.tier import ArchiverConflict, ForeignLog, LostRecords, Progress, TierErr
 from k2.tier.catalog import never_retries, open_table
 from k2.tier.files import remove_files, write_files
 from k2.tier.identities import Identities, digest
+from k2.tier.names import CONSUMER, IDENTITIES
 from k2.tier.order import by_identity
 from k2.tier.schema import FRAMES, GAPS, RETRIES, TABLES, TRADES, ColdTable
-from k2.tier.watermark import IDENTITIES, read_identities, read_offsets, write_offsets
+from k2.tier.watermark import read_identities, read_offsets, write_offsets
 
 logger = logging.getLogger("k2.tier")
 
-CONSUMER = "archiver"
 SLICE_ROWS = 250_000
 SLICE_BYTES = 128 << 20  # of records in the log: what bounds a slice of large frames
 READ_BYTES = 4 << 20

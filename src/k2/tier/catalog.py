@@ -1,35 +1,53 @@
-"""Opening the catalog, and making the cold tables where they are missing."""
+"""Opening the catalog, and making the cold tables where they are missing. All of it raises TierError."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.table import Table
 
-from k2.tier.schema import NAMESPACE, RETRIES, ColdTable
-
-NAME = "k2"  # a SQL catalog keeps it in its tables: other engines must open the catalog under the same name
+from k2.tier.faults import told
+from k2.tier.heads import CATALOG_FILE
+from k2.tier.names import CATALOG, NAMESPACE
+from k2.tier.schema import RETRIES, ColdTable
 
 
 def open_catalog(folder: Path, properties: Mapping[str, str] | None = None) -> Catalog:
     """The catalog that PyIceberg's `properties` describe; where they say nothing, SQLite and files in `folder`."""
     given = dict(properties or {})
-    if not {"uri", "type", "py-catalog-impl"} & given.keys():
-        folder.mkdir(parents=True, exist_ok=True)
-        given = {"type": "sql", "uri": f"sqlite:///{folder / 'catalog.db'}", **given}
-    if given.get("type") == "sql":
-        given.setdefault("warehouse", (folder / "warehouse").as_uri())
-    return load_catalog(NAME, **given)
+    with told(f"the catalog of the cold tier ({given.get('uri') or folder / CATALOG_FILE}) cannot be opened"):
+        if not {"uri", "type", "py-catalog-impl"} & given.keys():
+            folder.mkdir(parents=True, exist_ok=True)
+            given = {"type": "sql", "uri": f"sqlite:///{folder / CATALOG_FILE}", **given}
+        if given.get("type") == "sql":
+            given.setdefault("warehouse", (folder / "warehouse").as_uri())
+        return load_catalog(CATALOG, **given)
 
 
 def open_table(catalog: Catalog, table: ColdTable) -> Table:
     """The table as it is now, made if it does not exist."""
-    try:
-        return catalog.load_table(table.identifier)
-    except NoSuchTableError:
-        return _create(catalog, table)
+    with told(f"{table.identifier} cannot be opened"):
+        try:
+            return catalog.load_table(table.identifier)
+        except NoSuchTableError:
+            return _create(catalog, table)
+
+
+def tables_of(catalog: Catalog) -> dict[str, Table]:
+    """The cold tables that exist, by name."""
+    with told("the cold tables cannot be listed"):
+        try:
+            identifiers = catalog.list_tables(NAMESPACE)
+        except NoSuchNamespaceError:
+            return {}
+        return {identifier[-1]: catalog.load_table(identifier) for identifier in identifiers}
 
 
 def _create(catalog: Catalog, table: ColdTable) -> Table:

@@ -26,7 +26,8 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
-NAMESPACE = "cold"
+from k2.tier.names import NAMESPACE
+
 RETRIES = "commit.retry.num-retries"
 EXACT = DecimalType(38, 18)
 

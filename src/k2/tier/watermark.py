@@ -13,9 +13,8 @@ from pyiceberg.table import Table
 
 from k2.tier import TierError
 from k2.tier.identities import Identities, digest
+from k2.tier.names import IDENTITIES, OFFSETS
 
-OFFSETS = "k2.offsets"
-IDENTITIES = "k2.identities"
 CARRIED = (OFFSETS, IDENTITIES)
 
 
