@@ -1,5 +1,6 @@
 """The `k2` command: verbs are found here, and imported only when they are used."""
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,7 @@ VERBS = {
     "candles": "k2.commands.read",
     "gaps": "k2.commands.read",
     "verify": "k2.commands.verify",
+    "archive": "k2.commands.archive",
     "bench": "k2.commands.bench",
 }
 
@@ -78,6 +80,8 @@ def main(ctx: click.Context, data: str | None, file: Path | None) -> None:
     Capture the real exchanges:     k2 up
     Prove that nothing is missing:  k2 verify
     """
+    if file:
+        os.environ["K2_CONFIG"] = str(file.absolute())  # the processes that we start read it as well
     try:
         ctx.obj = load(file, data=data)
     except ConfigError as error:

@@ -125,7 +125,11 @@ class TierConfig(_Section, frozen=True):
         float, Meta(description="Time between two offloads of a running platform, in seconds; 0: none.")
     ] = 900.0
     maintain_at: Annotated[
-        str, Meta(description="Time of day (UTC) of the daily maintenance of a running platform; empty: none.")
+        str,
+        Meta(
+            description="Time of day (UTC) of the daily maintenance of a running platform; empty: none.",
+            pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?$",
+        ),
     ] = "02:00"
     slice_rows: Annotated[int, Meta(description="Most records in one commit: bounds the memory of an offload.")] = (
         250_000

@@ -72,6 +72,13 @@ LOADED = Counter("k2_loaded_rows_total", "Rows written to the store.", ["table"]
 LAG = Gauge("k2_consumer_lag_records", "Records that a consumer has yet to read.", ["consumer", "stream"])
 STORE_ERRORS = Counter("k2_store_errors_total", "Requests to the store that failed.", ["service"])
 QUERIES = Counter("k2_store_queries_total", "Queries that the store answered.", ["kind", "outcome"])
+ARCHIVED = Counter("k2_archived_rows_total", "Rows written to the cold tier.", ["table"])
+ARCHIVE_RUNS = Counter("k2_archive_runs_total", "Offloads and maintenance runs, by outcome.", ["job", "outcome"])
+ARCHIVE_SUCCESS = Gauge(
+    "k2_archive_last_success_timestamp_seconds", "When the job last ended well, also with nothing to do.", ["job"]
+)
+ARCHIVE_SECONDS = Gauge("k2_archive_last_run_seconds", "How long the job's last run took.", ["job"])
+COLD_ROWS = Gauge("k2_cold_rows", "Rows in a cold table.", ["table"])
 SIM_TRADES = Counter("k2_sim_trades_total", "Trades that the simulator made.", ["exchange"])
 SIM_FAULTS = Counter("k2_sim_faults_total", "Faults that the simulator played.", ["exchange", "fault"])
 
@@ -108,6 +115,7 @@ SERVICES = (
     "store",
     "sim",
     "supervisor",
+    "archiver",
 )
 
 

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from k2.config import Config, ConfigError
+from k2.config import EXCHANGES, Config, ConfigError
 from k2.log import Log
 from k2.store import Store
+from k2.tier import Archive
 
 if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
     from k2.log.repair import Repair
+    from k2.tier.heads import Head
 
 
 def open_log(config: Config) -> Log:
@@ -34,6 +38,30 @@ def open_store(config: Config) -> Store:
     from k2.store.clickhouse import ClickHouseStore
 
     return ClickHouseStore(config.store_url, config.store.user, config.store.password, database="k2")
+
+
+def open_catalog(config: Config) -> "Catalog":
+    """The catalog of the cold tier. Raises TierError."""
+    from k2.tier import catalog
+
+    properties = {"uri": config.tier.catalog, "warehouse": config.tier.warehouse}
+    return catalog.open_catalog(config.cold_dir, {name: value for name, value in properties.items() if value})
+
+
+def open_archive(config: Config, log: Log) -> Archive:
+    """What moves the log into the cold tier. Raises TierError."""
+    from k2.tier.archiver import Archiver
+
+    return Archiver(log, open_catalog(config), EXCHANGES, config.tier.slice_rows)
+
+
+def read_heads(config: Config) -> "dict[str, Head]":
+    """The cold tables' current snapshots, by table. Quick for the embedded catalog. Raises TierError."""
+    from k2.tier import heads
+
+    if config.tier.catalog or config.tier.warehouse:
+        return heads.heads_of(open_catalog(config))
+    return heads.read_heads(config.cold_dir)
 
 
 def serve_store(config: Config, ready: Callable[[int], None]) -> None:

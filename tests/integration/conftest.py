@@ -42,6 +42,7 @@ QUICK = {
     "K2_FEED_HEAL_TIMEOUT": "1.0",
     "K2_LOADER_FLUSH_S": "0.5",
     "K2_STORE_MAX_MEMORY_MB": "1024",
+    "K2_TIER_EVERY_S": "0",
 }
 INTERVALS = {"1m": 60, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "1d": 86400}
 NUMBERS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "vwap")

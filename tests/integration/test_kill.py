@@ -110,13 +110,13 @@ def survive(platform: Any, kills: int, seed: int, pause: tuple[float, float]) ->
     reader.start()
     done = murder(platform, kills, seed, VICTIMS, pause, reader)
     platform.settle(90)
+    platform.wait("enough looks", lambda: reader.looks > 10, 30)
     reader.stop.set()
     reader.join(10)
     trades = platform.equals_truth()
     platform.proven()
     print(f"{done.total()} kills {dict(done)}, {trades} trades, {reader.looks} looks")
     assert not reader.wrong, f"seen while it happened: {reader.wrong[:10]}"
-    assert reader.looks > 10
 
 
 def test_some_kills(run_platform: Callable[..., Any], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import click
 import msgspec
 from rich.live import Live
 
-from k2.config import Config, ConfigError
+from k2.config import Config, ConfigError, TierConfig
 from k2.feed.lock import only_one
+from k2.log import LogError
 from k2.metrics import read_status
 from k2.ops import journal, platform
 from k2.ops.panel import Panel
@@ -27,6 +28,7 @@ from k2.terminal import console, note
 
 LOOK_EVERY = 2.0
 LEAVE_WITHIN = 6.0
+DEMO_OFFLOAD_S = 60.0
 SIM_PORTS = ("K2_SIM_WS_PORT", "K2_SIM_REST_PORT")
 
 
@@ -83,7 +85,9 @@ def _demo(
     config: Config, rate: float | None, captures: Path | None, speed: str, until_drained: bool, timeout: float,
     duration: float | None, faults: tuple[str, ...], as_json_: bool,
 ) -> int:  # fmt: skip
-    environment = {"K2_DATA": str(config.data_dir), **platform.demo_environment(config)}
+    if config.tier.every_s == TierConfig().every_s:  # a demo's cold tier is to be seen soon
+        config = msgspec.structs.replace(config, tier=msgspec.structs.replace(config.tier, every_s=DEMO_OFFLOAD_S))
+    environment = {"K2_TIER_EVERY_S": str(config.tier.every_s), **platform.demo_environment(config)}
     arguments = [argument for spec in faults for argument in ("--fault", spec)]
     if captures:
         arguments += ["--captures", str(captures.absolute()), "--speed", speed]
@@ -114,7 +118,8 @@ def _alone(config: Config, ports: tuple[int, ...] = (), fresh: bool = False) -> 
                 _forget(config)
             journal.to_stderr = False
             journal.setup(config, "supervisor")
-        except ConfigError as error:
+            platform.protect(config)
+        except (ConfigError, LogError) as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:
             raise click.ClickException(f"{config.data_dir} cannot be used: {error}; name another with --data") from None

@@ -11,6 +11,8 @@ from urllib.request import urlopen
 from k2.config import EXCHANGES, Config
 from k2.core.codec import trades_stream
 from k2.ops.supervise import Service
+from k2.tier import reach
+from k2.tier.names import streams
 from k2.wire import open_log
 
 FEEDS, LOADER, STORE, SIM = 0, 1, 2, 3  # the order in which they are stopped
@@ -25,12 +27,30 @@ def feeds(config: Config, after: tuple[str, ...] = ()) -> list[Service]:
     ]
 
 
+def archiver(config: Config, after: tuple[str, ...]) -> list[Service]:
+    """What offloads to the cold tier, if it is to be done by itself."""
+    if not config.tier.every_s:
+        return []
+    return [Service("archiver", ["archive", "--every"], after=after, stop_order=LOADER)]
+
+
+def protect(config: Config) -> None:
+    """From now on the log keeps what the cold tier lacks. Raises LogError, ConfigError."""
+    if config.tier.every_s:
+        log = open_log(config)
+        try:
+            reach.protect(log, [name for names in streams(EXCHANGES).values() for name in names])
+        finally:
+            log.close()
+
+
 def live(config: Config) -> list[Service]:
     """The platform on the real exchanges."""
     return [
         Service("store", ["store"], stop_order=STORE),
         Service("loader", ["load"], after=("store",), stop_order=LOADER),
         *feeds(config),
+        *archiver(config, after=("store", "loader")),
     ]
 
 
@@ -41,6 +61,7 @@ def demo(config: Config, sim_arguments: list[str]) -> list[Service]:
         Service("sim", ["sim", *sim_arguments], stop_order=SIM),
         Service("loader", ["load"], after=("store",), stop_order=LOADER),
         *feeds(config, after=("sim",)),
+        *archiver(config, after=("store", "loader")),
     ]
 
 
