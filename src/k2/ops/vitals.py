@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from k2.core.codec import trades_stream
 from k2.metrics import STAGE_BUCKETS, parse, read_status
 
 Labels = tuple[tuple[str, str], ...]
@@ -144,7 +145,7 @@ def _venues(samples: Samples, before: Samples, elapsed: float, now: float) -> li
                 faults=int(_sum(samples, "k2_faults_total", exchange=exchange)),
                 reconnects=int(_sum(samples, "k2_reconnects_total", exchange=exchange)),
                 clock_offset=next(_values(samples, "k2_exchange_clock_offset_seconds", exchange=exchange), None),
-                lag=int(_sum(samples, "k2_consumer_lag_records", stream=f"market.crypto.trades.{exchange}")),
+                lag=int(_sum(samples, "k2_consumer_lag_records", consumer="loader", stream=trades_stream(exchange))),
             )
         )
     return found
