@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -12,7 +13,8 @@ from k2.config import EXCHANGES, Config, ConfigError, instruments
 from k2.exchanges import venue
 from k2.log import LogError
 from k2.store import StoreError
-from k2.wire import open_log, open_store
+from k2.tier import TierError
+from k2.wire import open_log, open_store, read_heads
 
 LOW_DISK = 2 << 30
 
@@ -26,11 +28,12 @@ class Finding(NamedTuple):
 
 
 def probes(config: Config) -> Iterator[Finding]:
-    """Probe data folder, instruments, log, store and exchanges, in this order."""
+    """Probe data folder, instruments, log, store, cold tier and exchanges, in this order."""
     yield _folder(config)
     yield _instruments(config)
     yield _log(config)
     yield _store(config)
+    yield _cold(config)
     for name in EXCHANGES:
         if config.exchange(name).enabled:
             yield _exchange(config, name)
@@ -83,6 +86,24 @@ def _store(config: Config) -> Finding:
     except StoreError as error:
         return Finding("store", None, f"{config.store_url} does not answer ({error}): `k2 up` starts it")
     return Finding("store", True, f"{config.store_url}, ClickHouse {version}")
+
+
+def _cold(config: Config) -> Finding:
+    try:
+        heads = read_heads(config)
+    except (TierError, ConfigError) as error:
+        return Finding("cold tier", False, str(error))
+    if not heads:
+        return Finding("cold tier", None, f"{config.cold_dir} holds no tables yet: the first `k2 archive` makes them")
+    rows = ", ".join(f"{head.rows:,} {name}" for name, head in heads.items() if head.rows)
+    newest = max(head.committed_ms for head in heads.values()) / 1000
+    return Finding("cold tier", True, f"{rows or 'empty tables'}; last commit {_ago(time.time() - newest)} ago")
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _exchange(config: Config, name: str) -> Finding:
