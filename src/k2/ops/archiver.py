@@ -100,6 +100,7 @@ class Resident:
 
     def _run_child(self, job: str) -> None:
         """One job in a process of its own. Raises TierError with its last words."""
+        self._config.run_dir.mkdir(parents=True, exist_ok=True)
         errors = self._config.run_dir / f"{job}.err"
         with errors.open("wb") as sink:
             child = subprocess.Popen(
