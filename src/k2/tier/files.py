@@ -6,6 +6,7 @@ written here, and PyIceberg reads from the finished file's footer what the manif
 
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +32,18 @@ def remove_files(table: Table, files: Sequence[DataFile]) -> None:
         table.io.delete(file.file_path)
 
 
+def parquet_options(table: Table, cold: ColdTable, schema: pa.Schema) -> dict[str, Any]:
+    """How `cold`'s files are compressed and encoded, as PyArrow's Parquet writers take it."""
+    return {
+        "compression": table.properties.get("write.parquet.compression-codec", "zstd"),
+        "compression_level": int(table.properties.get("write.parquet.compression-level", "3")),
+        "use_dictionary": [name for name in _leaves(schema) if name not in cold.encodings],
+        "column_encoding": cold.encodings or None,
+        "store_schema": False,
+        "write_page_index": True,
+    }
+
+
 def _partitions(cold: ColdTable, rows: pa.Table) -> list[pa.Table]:
     exchanges = [rows.filter(pc.equal(rows["exchange"], name)) for name in _others(rows["exchange"])] or [rows]
     found = []
@@ -54,7 +67,6 @@ def _write(table: Table, cold: ColdTable, rows: pa.Table) -> DataFile:
     day = rows[cold.day][0].as_py().date()
     exchange = rows["exchange"][0].as_py()
     path = f"{table.location()}/data/{cold.day}_day={day}/exchange={exchange}/{uuid.uuid4()}.parquet"
-    properties = table.properties
     for field in schema:
         if field.name not in rows.column_names:  # a column newer than this code
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
@@ -64,12 +76,7 @@ def _write(table: Table, cold: ColdTable, rows: pa.Table) -> DataFile:
             _as_in_file(rows, schema),
             sink,
             row_group_size=ROW_GROUP,
-            compression=properties.get("write.parquet.compression-codec", "zstd"),
-            compression_level=int(properties.get("write.parquet.compression-level", "3")),
-            use_dictionary=[name for name in _leaves(schema) if name not in cold.encodings],
-            column_encoding=cold.encodings or None,
-            store_schema=False,
-            write_page_index=True,
+            **parquet_options(table, cold, schema),
         )
     return parquet_file_to_data_file(table.io, table.metadata, path)
 

@@ -15,6 +15,8 @@ from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.types import (
     BinaryType,
+    BooleanType,
+    DateType,
     DecimalType,
     IcebergType,
     IntegerType,
@@ -38,11 +40,14 @@ _PROPERTIES = {
     "write.parquet.compression-level": "3",
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
+    "commit.manifest-merge.enabled": "true",  # appends of the archiver never merge; maintenance does, with these
+    "commit.manifest.target-size-bytes": "1048576",
 }
 
 
 class ColdTable(NamedTuple):
-    """One table. `day` names the column whose UTC day partitions it; rows of a file are in the order of `sort`.
+    """One table. `day` names the column whose UTC day partitions it, "" if it has no partitions; rows of a file are in
+    the order of `sort`.
 
     `encodings` are Parquet encodings by column; the others are dictionary encoded.
     """
@@ -65,6 +70,8 @@ class ColdTable(NamedTuple):
     @property
     def partitions(self) -> PartitionSpec:
         """By day, then by exchange."""
+        if not self.day:
+            return PartitionSpec()
         day, exchange = self.schema.find_field(self.day), self.schema.find_field("exchange")
         return PartitionSpec(
             PartitionField(day.field_id, 1000, DayTransform(), f"{self.day}_day"),
@@ -170,4 +177,61 @@ GAPS = ColdTable(
     _PROPERTIES,
 )
 
-TABLES = {table.name: table for table in (TRADES, FRAMES, GAPS)}
+OHLCV_1M = ColdTable(
+    "ohlcv_1m",
+    _fields(
+        ("exchange", _TEXT),
+        ("symbol", _TEXT),
+        ("window_start", _TIME),
+        ("open", EXACT),
+        ("high", EXACT),
+        ("low", EXACT),
+        ("close", EXACT),
+        ("volume", EXACT),
+        ("quote_volume", EXACT),  # cut to 18 decimals; what is cut off, nearly always 0, stands in the next column
+        ("quote_volume_rest", DecimalType(38, 36)),
+        ("buy_volume", EXACT),
+        ("vwap", EXACT),
+        ("trade_count", _LONG),
+        ("first_epoch", IntegerType()),
+        ("first_trade_id", _LONG),
+        ("last_epoch", IntegerType()),
+        ("last_trade_id", _LONG),
+        ("apart", BooleanType()),  # the trade before the first one is missing
+        ("complete", BooleanType()),
+    ),
+    "window_start",
+    ("symbol", "window_start"),
+    {},
+    _PROPERTIES,
+)
+
+_MISSING = StructType(
+    NestedField(15, "first_id", _LONG, required=True), NestedField(16, "last_id", _LONG, required=True)
+)
+
+PROOFS = ColdTable(
+    "proofs",
+    _fields(
+        ("exchange", _TEXT),
+        ("symbol", _TEXT),
+        ("epoch", IntegerType()),
+        ("day", DateType()),
+        ("revision", IntegerType()),
+        ("trade_count", _LONG),
+        ("first_id", _LONG),
+        ("last_id", _LONG),
+        ("missing", ListType(14, _MISSING, element_required=True)),
+        ("preceded", BooleanType()),
+        ("content_hash", _TEXT),
+        ("sealed_at", _TIME),
+        ("snapshot_id", _LONG),
+    ),
+    "",
+    ("exchange", "day", "symbol", "epoch", "revision"),
+    {},
+    _PROPERTIES,
+)
+
+TABLES = {table.name: table for table in (TRADES, FRAMES, GAPS)}  # filled from the log
+DERIVED = {table.name: table for table in (OHLCV_1M, PROOFS)}  # made from those by maintenance
