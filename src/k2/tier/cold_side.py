@@ -1,0 +1,90 @@
+"""Cold's side of an audit: the data files of one snapshot."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+import pyarrow as pa
+from pyiceberg.io import FileIO
+
+from k2.tier.contents import Content, Unreadable, batches
+from k2.tier.digests import Block, Digester, Form, Groups, as_groups, into_sides, piped
+from k2.tier.schema import arrow_schema
+from k2.tier.shapes import structure
+from k2.tier.sides import PIECE_ROWS, Count, together
+
+
+class ColdSide:
+    """Data files of one snapshot. `faults` fills with what is wrong with a file: path to reason."""
+
+    name = "cold"
+
+    def __init__(self, digester: Digester, io: FileIO, form: Form, files: Iterable[Content], ids: bool = True) -> None:
+        self._digester = digester
+        self._io = io
+        self._form = form
+        self._ids = ids
+        self.files = sorted(files, key=lambda file: file.path)
+        self.faults: dict[str, str] = {}
+        arrow = [_integers(field) for field in arrow_schema(form.schema)]
+        self._arrow = pa.schema([*arrow, pa.field("row_source", pa.int32())])
+        stream = piped("ArrowStream", f"{structure(form.schema)}, row_source Int32")
+        self._source = f"SELECT *, toInt64(0) AS row_position FROM {stream}"
+
+    @property
+    def rows(self) -> int:
+        """How many rows the manifests promise."""
+        return sum(file.rows for file in self.files)
+
+    def groups(self, on_rows: Count) -> Groups:
+        return together(self._task(part, on_rows) for part in self._parts(range(len(self.files))))
+
+    def _task(self, part: Sequence[int], on_rows: Count) -> Callable[[], Groups]:
+        sql = self._form.groups(self._form.own, self._source, ids=self._ids)
+        return lambda: as_groups(self._digester.fed(sql, lambda pipe: self._write(pipe, part, on_rows)))
+
+    def look_into(self, side: str, blocks: Sequence[Block], groups: Groups) -> None:
+        wanted = set(blocks)
+        numbers = {number for key, group in groups.items() if key.of in wanted for number in group.sources}
+        sql = into_sides(side, self._form.rows(self._form.own, self._source), blocks)
+        for part in self._parts(sorted(numbers)):
+            self._digester.fed(sql, lambda pipe, part=part: self._write(pipe, part, None))  # type: ignore[misc]
+
+    def _parts(self, numbers: Iterable[int]) -> Iterator[list[int]]:
+        part: list[int] = []
+        rows = 0
+        for number in numbers:
+            part.append(number)
+            rows += self.files[number].rows
+            if rows >= PIECE_ROWS:
+                yield part
+                part, rows = [], 0
+        if part:
+            yield part
+
+    def _write(self, pipe: BinaryIO, part: Sequence[int], on_rows: Count | None) -> None:
+        with pa.ipc.new_stream(pipe, self._arrow) as out:
+            for number in part:
+                file = self.files[number]
+                rows = 0
+                try:
+                    for batch in batches(self._io, file.path, self._form.schema.fields):
+                        columns = [
+                            column if column.type == field.type else column.cast(field.type)
+                            for column, field in zip(batch.columns, self._arrow, strict=False)
+                        ]
+                        columns.append(pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows))
+                        out.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._arrow))
+                        rows += batch.num_rows
+                        if on_rows:
+                            on_rows(batch.num_rows)
+                except Unreadable as error:
+                    self.faults[file.path] = f"cannot be read: {error.reason}"
+                else:
+                    if rows != file.rows:
+                        self.faults[file.path] = f"holds {rows} rows, its manifest says {file.rows}"
+
+
+def _integers(field: pa.Field) -> pa.Field:
+    if pa.types.is_timestamp(field.type):
+        return field.with_type(pa.int64())
+    return field.with_type(pa.int32()) if pa.types.is_date32(field.type) else field

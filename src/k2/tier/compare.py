@@ -1,0 +1,227 @@
+"""Two sides of the same table: what one has and the other lacks, has twice, or has otherwise."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from k2.core.islands import Islands
+from k2.store.embedded import quoted
+from k2.tier.cold_side import ColdSide
+from k2.tier.digests import SIDES, Block, Digester, Form, Groups, gathered, table_of_sides
+from k2.tier.sides import Count, Side
+
+SHOWN = 20  # rows named, of each kind and counter
+AT_ONCE = 24  # blocks looked into together: about 400,000 rows of each side in memory
+
+MISSING, EXCESS, DOUBLED, DIFFERS = "missing", "excess", "doubled", "differs"
+
+
+class Found(NamedTuple):
+    """Rows of one counter with which something is wrong in cold: how many, and the first ones.
+
+    `kind`: `missing` in cold, in `excess` there, `doubled` there (rows beyond the first), or its content `differs`.
+    """
+
+    kind: str
+    exchange: str
+    symbol: str
+    epoch: int
+    total: int
+    shown: tuple["Shown", ...]
+
+
+class Shown(NamedTuple):
+    """One row: its id, and what is wrong, in words (`price: 61000.10 in the log, 61000.11 in cold`; or a file)."""
+
+    id: int
+    text: str
+
+
+class Comparison(NamedTuple):
+    """`rows` of cold and `other_rows` were compared; `ids` are cold's, by exchange, symbol and epoch."""
+
+    rows: int
+    other_rows: int
+    found: list[Found]
+    ids: dict[tuple[str, str, int], Islands]
+    misplaced: list[str]
+
+
+def compare(
+    digester: Digester,
+    form: Form,
+    cold: ColdSide,
+    other: Side,
+    tail: Side | None = None,
+    day: int | None = None,
+    first_may_be_gone: bool = False,
+    on_rows: Count = lambda _: None,
+) -> Comparison:
+    """Compare cold with another side, both ways. Raises TierError, LogError, StoreError.
+
+    `tail` has what the other side may have and cold not yet, or the reverse. `day` (days since 1970): only rows of it.
+    `first_may_be_gone`: of a row that the other side has several times the first counts; it may have been dropped, so
+    content is compared only where the other side must have the row.
+    """
+    in_other = other.groups(on_rows)
+    in_tail = tail.groups(on_rows) if tail else {}
+    in_cold = cold.groups(on_rows)
+    ids, doubled = ids_of(in_cold)
+    blocks = _suspicious(in_cold, in_other, in_tail, day) | doubled
+    found: list[Found] = []
+    for part in _parts(_in_order(blocks, in_other)):
+        digester.execute(table_of_sides(form.schema))
+        cold.look_into("cold", part, in_cold)
+        other.look_into("other", part, in_other)
+        if tail:
+            tail.look_into("tail", part, in_tail)
+        found += _look(digester, form, cold, other.name, day, first_may_be_gone)
+    digester.execute(f"DROP TABLE IF EXISTS {SIDES}")
+    return Comparison(
+        sum(group.rows for group in in_cold.values()),
+        sum(group.rows for group in in_other.values()),
+        _summed(found),
+        ids,
+        _misplaced(in_cold, cold),
+    )
+
+
+def ids_of(groups: Groups) -> tuple[dict[tuple[str, str, int], Islands], set[Block]]:
+    """The ids of every counter, and the blocks in which an id stands twice."""
+    found: dict[tuple[str, str, int], Islands] = {}
+    doubled = set()
+    for key, group in groups.items():
+        islands = found.setdefault((key.exchange, key.symbol, key.epoch), Islands())
+        if sum(islands.add_range(first, last) for first, last in group.ids) != group.rows:
+            doubled.add(key.of)
+    return found, doubled
+
+
+def _suspicious(cold: Groups, other: Groups, tail: Groups, day: int | None) -> set[Block]:
+    expected = dict(cold)
+    gathered(expected, tail)
+    found = set()
+    for key in expected.keys() | other.keys():
+        have, want = expected.get(key), other.get(key)
+        if day is not None and key.day != day and key not in cold:
+            continue
+        if want is None and not key.must:
+            continue
+        if have is None or want is None or not have.same(want):
+            found.add(key.of)
+    return found
+
+
+def _in_order(blocks: set[Block], groups: Groups) -> list[Block]:
+    """By where they begin, so that those looked into together lie together in the log."""
+    first: dict[Block, int] = {}
+    for key, group in groups.items():
+        first[key.of] = min(group.first, first.get(key.of, group.first))
+    return sorted(blocks, key=lambda block: (first.get(block, 0), block))
+
+
+def _parts(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    for at in range(0, len(blocks), AT_ONCE):
+        yield blocks[at : at + AT_ONCE]
+
+
+def _look(
+    digester: Digester, form: Form, cold: ColdSide, other: str, day: int | None, first_may_be_gone: bool
+) -> list[Found]:
+    wrong = (
+        f"[if(in_cold = 0 AND in_other > 0 AND in_tail = 0 AND {_on(day)}, '{MISSING}', ''),"
+        f" if(in_cold > 1, '{DOUBLED}', ''),"
+        f" if(in_cold > 0 AND in_other = 0 AND in_tail = 0 AND must, '{EXCESS}', ''),"
+        " if(in_cold > 0 AND in_other > 0 AND NOT has(have, want)"
+        f"{' AND must' if first_may_be_gone else ''}, '{DIFFERS}', '')]"
+    )
+    judged = (
+        "SELECT row_exchange, row_symbol, row_epoch, row_id, countIf(row_side = 'cold') AS in_cold,"
+        " countIf(row_side = 'other') AS in_other, countIf(row_side = 'tail') AS in_tail,"
+        " argMinIf((row_city, row_xx), row_position, row_side = 'other') AS want,"
+        " argMinIf(row_day, row_position, row_side = 'other') AS other_day,"
+        " groupUniqArrayIf((row_city, row_xx), row_side = 'cold') AS have, maxIf(row_must, row_side = 'cold') AS must"
+        f" FROM {SIDES} GROUP BY row_exchange, row_symbol, row_epoch, row_id"
+    )
+    rows = digester.rows(
+        f"SELECT kind, row_exchange, row_symbol, row_epoch, sum(if(kind = '{DOUBLED}', in_cold - 1, 1)),"
+        f" groupArraySorted({SHOWN})(row_id) FROM ({judged}) ARRAY JOIN arrayFilter(one -> one != '', {wrong}) AS kind"
+        " GROUP BY kind, row_exchange, row_symbol, row_epoch"
+    )
+    return [
+        Found(
+            kind,
+            exchange,
+            symbol,
+            epoch,
+            count,
+            _shown(digester, form, cold, other, (kind, exchange, symbol, epoch), ids),
+        )
+        for kind, exchange, symbol, epoch, count, ids in rows
+    ]
+
+
+def _on(day: int | None) -> str:
+    return "1" if day is None else f"other_day = {day}"
+
+
+def _shown(
+    digester: Digester, form: Form, cold: ColdSide, other: str, of: tuple[str, str, str, int], ids: list[int]
+) -> tuple[Shown, ...]:
+    kind, exchange, symbol, epoch = of
+    names = [field.name for field in form.schema.fields]
+    shown: dict[int, dict[str, list[tuple[Any, ...]]]] = {number: {} for number in ids}
+    for number, side, source, *values in digester.rows(
+        f"SELECT row_id, row_side, row_source, {', '.join(f'toString({name})' for name in names)} FROM {SIDES}"
+        f" WHERE row_exchange = {quoted(exchange)} AND row_symbol = {quoted(symbol)} AND row_epoch = {epoch}"
+        f" AND row_id IN ({', '.join(map(str, ids))}) ORDER BY row_id, row_side, row_position"
+    ):
+        shown[number].setdefault(side, []).append((source, *values))
+    return tuple(Shown(number, _words(kind, names, rows, cold, other)) for number, rows in shown.items())
+
+
+def _words(kind: str, names: list[str], rows: dict[str, list[tuple[Any, ...]]], cold: ColdSide, other: str) -> str:
+    paths = sorted({cold.files[row[0]].path for row in rows.get("cold", ())})
+    if kind == MISSING:
+        return _told(names, rows["other"][0][1:])
+    if kind == DIFFERS:
+        _, *want = rows["other"][0]
+        _, *have = rows["cold"][0]
+        differing = [
+            f"{name}: {_short(a)} in {other}, {_short(b)} in cold"
+            for name, a, b in zip(names, want, have, strict=True)
+            if a != b
+        ]
+        return f"{'; '.join(differing)} ({', '.join(paths)})"
+    return f"in {', '.join(paths)}"
+
+
+def _told(names: list[str], values: Sequence[Any]) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in zip(names, values, strict=True))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _summed(found: Iterable[Found]) -> list[Found]:
+    """One entry for each kind and counter."""
+    together: dict[tuple[str, str, str, int], Found] = {}
+    for one in found:
+        known = together.get(one[:4])
+        if known:
+            shown = tuple(sorted((*known.shown, *one.shown))[:SHOWN])
+            one = known._replace(total=known.total + one.total, shown=shown)  # noqa: PLW2901
+        together[one[:4]] = one
+    return sorted(together.values())
+
+
+def _misplaced(groups: Groups, cold: ColdSide) -> list[str]:
+    """Files with rows that do not belong into their partition: a reader that prunes would not see them."""
+    found = set()
+    for key, group in groups.items():
+        for number in group.sources:
+            file = cold.files[number]
+            if file.partition != (key.day, key.exchange):
+                found.add(file.path)
+    return sorted(found)
