@@ -11,8 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyiceberg.io.pyarrow import parquet_file_to_data_file
-from pyiceberg.manifest import DataFile
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import Table
 
 from k2.tier.schema import ColdTable, arrow_schema
@@ -44,6 +48,28 @@ def parquet_options(table: Table, cold: ColdTable, schema: pa.Schema) -> dict[st
     }
 
 
+def data_file(table: Table, path: str, footer: pq.FileMetaData) -> DataFile:
+    """What a manifest says of a file that is written and closed, its rows being in the table's order."""
+    schema, properties = table.schema(), table.properties
+    statistics = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=footer,
+        stats_columns=compute_statistics_plan(schema, properties),
+        parquet_column_mapping=parquet_path_to_id_mapping(schema),
+    )
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=path,
+        file_format=FileFormat.PARQUET,
+        partition=statistics.partition(table.spec(), schema),
+        file_size_in_bytes=len(table.io.new_input(path)),
+        sort_order_id=table.sort_order().order_id,
+        spec_id=table.spec().spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
+
+
 def _partitions(cold: ColdTable, rows: pa.Table) -> list[pa.Table]:
     exchanges = [rows.filter(pc.equal(rows["exchange"], name)) for name in _others(rows["exchange"])] or [rows]
     found = []
@@ -71,14 +97,16 @@ def _write(table: Table, cold: ColdTable, rows: pa.Table) -> DataFile:
         if field.name not in rows.column_names:  # a column newer than this code
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     rows = rows.select(schema.names)
+    footer: list[pq.FileMetaData] = []
     with table.io.new_output(path).create(overwrite=False) as sink:
         pq.write_table(
             _as_in_file(rows, schema),
             sink,
             row_group_size=ROW_GROUP,
+            metadata_collector=footer,
             **parquet_options(table, cold, schema),
         )
-    return parquet_file_to_data_file(table.io, table.metadata, path)
+    return data_file(table, path, footer[0])
 
 
 def _as_in_file(rows: pa.Table, schema: pa.Schema) -> pa.Table:

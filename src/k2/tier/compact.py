@@ -1,0 +1,97 @@
+"""Compaction: the small files of a partition become sorted ones of about a given size."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.typedef import Record
+
+from k2.tier import TierError
+from k2.tier.commits import replace_files
+from k2.tier.merge import Disorder, in_order, is_sorted
+from k2.tier.reading import files_by_partition
+from k2.tier.schema import ColdTable
+from k2.tier.writer import FileWriter, remove
+
+BIG = 0.75  # of the target size: a file that large is left alone if it is sorted
+
+
+class Due(NamedTuple):
+    """Files of one partition to rewrite."""
+
+    partition: Record
+    files: list[DataFile]
+
+    @property
+    def rows(self) -> int:
+        return sum(file.record_count for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.file_size_in_bytes for file in self.files)
+
+
+def due(table: Table, target_bytes: int) -> Iterator[Due]:
+    """What there is to rewrite: wherever a partition has two or more small files, or a big one that is not sorted."""
+    partitions = files_by_partition(table)
+    for partition in sorted(partitions, key=lambda record: tuple(map(str, record))):
+        files = [file for file in partitions[partition] if file.spec_id == table.spec().spec_id]
+        small = [file for file in files if file.file_size_in_bytes < BIG * target_bytes]
+        unsorted = [file for file in files if file not in small and not is_sorted(table, file)]
+        if len(small) > 1 or unsorted:
+            yield Due(partition, [*small, *unsorted])
+
+
+def compact(
+    catalog: Catalog,
+    cold: ColdTable,
+    work: Due,
+    folder: Path,
+    target_bytes: int,
+    on_rows: Callable[[int], object] = lambda _: None,
+) -> list[DataFile]:
+    """Rewrite these files in order and replace exactly them in one commit; returns the new ones.
+
+    Appends that come meanwhile stay. `folder` takes what memory does not; `on_rows` hears how many rows are written.
+    Raises Overtaken, TierError; the table is then as it was.
+    """
+    table = catalog.load_table(cold.identifier)
+    try:
+        new = _rewrite(table, cold, work, folder, target_bytes, on_rows, trust=True)
+    except Disorder:
+        new = _rewrite(table, cold, work, folder, target_bytes, on_rows, trust=False)
+    _same_rows(table, cold, work, new)
+    replace_files(catalog, cold, work.files, new)
+    return new
+
+
+def _rewrite(
+    table: Table,
+    cold: ColdTable,
+    work: Due,
+    folder: Path,
+    target_bytes: int,
+    on_rows: Callable[[int], object],
+    *,
+    trust: bool,
+) -> list[DataFile]:
+    done = 0
+    with FileWriter(table, cold, work.partition, target_bytes) as writer:
+        for group, rows in in_order(table, cold, work.files, folder, trust=trust):
+            writer.write(group, rows)
+            done += rows.num_rows
+            on_rows(done)
+        return writer.finish()
+
+
+def _same_rows(table: Table, cold: ColdTable, work: Due, new: Sequence[DataFile]) -> None:
+    rows = sum(file.record_count for file in new)
+    if rows != work.rows:
+        remove(table, [file.file_path for file in new])
+        raise TierError(
+            f"{cold.identifier}: {work.rows} rows were read and {rows} written; the files stay as they were. This is a"
+            " defect of K2: please report it"
+        )
