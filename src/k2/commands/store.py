@@ -29,7 +29,8 @@ def store(config: Config, host: str | None, port: int | None) -> None:
       k2 --data k2-demo store --port 0  a demo's data, on a free port
     """
     changed = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    config = msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, **changed))
+    served = msgspec.structs.replace(config.store, **changed)
+    config = msgspec.structs.replace(config, data=str(config.data_dir), store=served)
     journal.setup(config, "store")
 
     def ready(actual: int) -> None:

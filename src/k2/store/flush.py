@@ -3,17 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from k2.core.codec import FRAME_STRUCTURE, GAPS_STREAM, frames_stream
 from k2.log import Batch, Log
 from k2.store import Store
+from k2.store.candles import Touched, write_candles
 from k2.store.commit import fence
+from k2.store.seam import Seam
 from k2.store.seen import Identity
-from k2.store.tail import keep_after
 
-MINUTE = 60_000_000_000
-MARKS = "k2.marks"
 INPUT_BYTES = 4 << 20  # of one exchange's frames in one insert
 FRAMES_BYTES = 64 << 20  # of frames in one generation
 TRADE_COLUMNS = "exchange, symbol, native_symbol, trade_id, price, quantity, side, {times}, source, epoch"
@@ -44,35 +41,41 @@ class Generation(NamedTuple):
     apart: list[Identity]
     joined: list[Identity]
 
+    @property
+    def touched(self) -> Touched:
+        return Touched(self.number, self.first_ts, self.last_ts, self.apart, self.joined)
+
 
 class Written(NamedTuple):
-    """Where the streams stand after a commit, and the rows written by table."""
+    """Where the streams stand after a commit, the rows written by table, and whether candles are due still."""
 
     positions: dict[str, int]
     rows: dict[str, int]
+    due: bool
 
 
-def flush(store: Store, log: Log, generation: Generation, incarnation: int, exchanges: Sequence[str]) -> Written:
-    """Complete a generation whose trades are settled; commit it. Raises StoreError (nothing counts then), LogError."""
+def flush(
+    store: Store,
+    log: Log,
+    generation: Generation,
+    incarnation: int,
+    exchanges: Sequence[str],
+    seam: Seam,
+    due: bool = False,
+) -> Written:
+    """Complete a generation whose trades are settled; commit it. Raises StoreError (nothing counts then), LogError.
+
+    `seam` and `due`: see `candles.write_candles`; raises `SeamMoved` if the seam no longer holds.
+    """
     rows: dict[str, int] = {}
     positions = dict(generation.positions)
     if generation.trades:
-        _candles(store, generation, incarnation)
+        due = write_candles(store, generation.touched, incarnation, seam, due)
         rows["silver_trades"] = generation.trades
     rows["bronze_frames"] = _frames(store, log, exchanges, generation.number, positions, incarnation)
     rows["gaps"] = _gaps(store, log, positions, generation.number, incarnation)
     _commit(store, generation, positions, incarnation)
-    return Written(positions, {table: count for table, count in rows.items() if count})
-
-
-def _times(generation: Generation) -> str:
-    """The whole minutes that the generation touches, as a condition on the base: prunes partitions and parts."""
-    first = generation.first_ts // MINUTE * MINUTE
-    last = (generation.last_ts // MINUTE + 1) * MINUTE
-    return (
-        f"exchange_ts >= fromUnixTimestamp64Nano(toInt64({first}), 'UTC')"
-        f" AND exchange_ts < fromUnixTimestamp64Nano(toInt64({last}), 'UTC')"
-    )
+    return Written(positions, {table: count for table, count in rows.items() if count}, due)
 
 
 def settle(store: Store, source: str, after: int, number: int, incarnation: int) -> None:
@@ -80,57 +83,6 @@ def settle(store: Store, source: str, after: int, number: int, incarnation: int)
     store.execute(
         f"INSERT INTO k2.silver_base ({AS_IN_BASE}, generation) SELECT {FROM_TAIL}, {number} FROM {source}"
         f" WHERE generation > {after} AND generation <= {number} AND {fence(incarnation)}"
-    )
-
-
-def _candles(store: Store, generation: Generation, incarnation: int) -> None:
-    """Every touched minute anew from all of its trades. Distinct ones: the base holds each identity once."""
-    if generation.apart or generation.joined:
-        _mark(store, generation, incarnation)
-    touched = (
-        "SELECT DISTINCT exchange, symbol, toStartOfMinute(exchange_ts) FROM k2.silver_base"
-        f" WHERE generation = {generation.number} AND {_times(generation)}"
-    )
-    store.execute(_candles_sql(generation, incarnation, _times(generation), touched))
-    if generation.joined:
-        touched = (
-            "SELECT DISTINCT exchange, symbol, window_start FROM k2.ohlcv_1m_base"
-            f" WHERE apart AND (exchange, symbol, first_epoch, first_trade_id) IN ({_marked(generation, apart=0)})"
-        )
-        store.execute(_candles_sql(generation, incarnation, "1", touched))
-
-
-def _mark(store: Store, generation: Generation, incarnation: int) -> None:
-    """Their number has no bound, so they go as data."""
-    marks = [(1, generation.apart), (0, generation.joined)]
-    keep_after(store, MARKS, generation.number, incarnation)
-    store.insert(
-        f"INSERT INTO {MARKS} FORMAT JSONCompactEachRow",
-        b"\n".join(
-            msgspec.json.encode((*identity, apart, generation.number)) for apart, them in marks for identity in them
-        ),
-    )
-
-
-def _marked(generation: Generation, apart: int) -> str:
-    return (
-        f"SELECT exchange, symbol, epoch, trade_id FROM {MARKS}"
-        f" WHERE generation = {generation.number} AND apart = {apart}"
-    )
-
-
-def _candles_sql(generation: Generation, incarnation: int, times: str, touched: str) -> str:
-    apart = f"(exchange, symbol, first.1, first.2) IN ({_marked(generation, apart=1)})" if generation.apart else "0"
-    return (
-        "INSERT INTO k2.ohlcv_1m_base SELECT exchange, symbol, toStartOfMinute(exchange_ts) AS window_start,"
-        " argMin(price, (epoch, trade_id)), max(price), min(price), argMax(price, (epoch, trade_id)),"
-        " sum(toDecimal256(quantity, 18)), sum(toDecimal256(price, 18) * toDecimal256(quantity, 18)),"
-        " sumIf(toDecimal256(quantity, 18), side = 'buy'), count(),"
-        " (min((epoch, trade_id)) AS first).1, first.2, (max((epoch, trade_id)) AS last).1, last.2,"
-        f" {apart}, {generation.number}"
-        f" FROM k2.silver_base WHERE {times} AND {fence(incarnation)}"
-        f" AND (exchange, symbol, toStartOfMinute(exchange_ts)) IN ({touched})"
-        " GROUP BY exchange, symbol, window_start"
     )
 
 
@@ -198,7 +150,7 @@ def _numbered(batch: Batch) -> Iterable[tuple[int, bytes]]:
 def _commit(store: Store, generation: Generation, positions: Mapping[str, int], incarnation: int) -> None:
     """The commit row, on condition that every trade of the generation stands in the base."""
     entries = ", ".join(f"'{stream}', {offset}" for stream, offset in positions.items())
-    times = _times(generation) if generation.trades else "0"
+    times = generation.touched.times if generation.trades else "0"
     store.insert(
         "INSERT INTO k2.commits (generation, incarnation, committed_at, positions, islands)"
         f" SELECT {generation.number}, {incarnation}, now64(6), CAST(map({entries}), 'Map(String, UInt64)'), line"

@@ -21,6 +21,8 @@ from k2.core.codec import GAPS_STREAM, frames_stream, trades_stream
 from k2.log import Batch, Log, LogError, Position
 from k2.metrics import LAG, LOADED, STORE_ERRORS
 from k2.store import Store, StoreError
+from k2.store import seam as seams
+from k2.store.candles import DUE
 from k2.store.commit import GENERATIONS_APART, SupersededError, check_fence, take_over
 from k2.store.flush import Generation, Written, flush, settle
 from k2.store.follow import LogReplacedError, readable
@@ -67,6 +69,8 @@ class Loader:
         self._owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._incarnation = 0
         self._tail = Tail(store)
+        self._seam = seams.Seam()
+        self._due = False
         self._begin(0, {}, Seen())
 
     def _begin(self, sealed: int, positions: dict[str, int], seen: Seen) -> None:
@@ -93,6 +97,8 @@ class Loader:
         positions = readable(self._log, self._all_streams, commit.positions)
         self._begin(commit.generation + GENERATIONS_APART, positions, commit.seen)
         self._tail.take_over(self._sealed + 1)
+        self._seam = seams.read(self._store)
+        self._due = bool(self._store.rows(f"{DUE} LIMIT 1"))
         logger.info(
             "loader %d takes over at generation %d", self._incarnation, commit.generation, extra={"stage": "take_over"}
         )
@@ -156,7 +162,7 @@ class Loader:
         store = self._store if settled else self._flush_store
         if generation.trades and not settled:
             settle(store, RECENT, generation.after, generation.number, self._incarnation)
-        written = flush(store, self._log, generation, self._incarnation, self._exchanges)
+        written = self._flushed_at_seam(store, generation)
         self._flushed = {stream: written.positions.get(stream, 0) for stream in self._flushed}
         self._committed.append((time.monotonic(), generation.number))
         self._log.commit("loader", {stream: Position(offset) for stream, offset in written.positions.items()})
@@ -165,6 +171,17 @@ class Loader:
         for stream, offset in written.positions.items():
             LAG.labels("loader", stream).set(self._log.bounds(stream)[1] - offset)
         return written
+
+    def _flushed_at_seam(self, store: Store, generation: Generation) -> Written:
+        while True:
+            try:
+                log, seam = self._log, self._seam
+                written = flush(store, log, generation, self._incarnation, self._exchanges, seam, self._due)
+            except seams.SeamMoved:
+                self._seam = seams.read(store)
+            else:
+                self._due = written.due
+                return written
 
     def replace_tail(self, keep_s: float = KEEP_S) -> None:
         """Drop the generations from the tail's memory that were committed `keep_s` ago."""

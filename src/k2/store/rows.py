@@ -40,10 +40,11 @@ def _outer(value: Any) -> str:
         return "\\N"
     if isinstance(value, str):
         return value.translate(_ESCAPES)
-    return _literal(value)
+    return literal(value)
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A value as it stands in SQL."""
     if value is None:
         return "NULL"
     if isinstance(value, bool):
@@ -51,9 +52,9 @@ def _literal(value: Any) -> str:
     if isinstance(value, str):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     if isinstance(value, list):
-        return "[" + ",".join(map(_literal, value)) + "]"
+        return "[" + ",".join(map(literal, value)) + "]"
     if isinstance(value, tuple):
-        return "(" + ",".join(map(_literal, value)) + ")"
+        return "(" + ",".join(map(literal, value)) + ")"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_literal(k)}:{_literal(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{literal(k)}:{literal(v)}" for k, v in value.items()) + "}"
     return str(value)

@@ -6,6 +6,7 @@ closes the engine; nothing that was acknowledged is lost, as nothing is lost by 
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,8 +27,12 @@ def serve(config: Config, prepare: Callable[[Store], None], ready: Callable[[int
     """Open the store, `prepare` it (migrations), listen, call `ready` with the port, serve until told to stop.
 
     Raises StoreError if the directory cannot be opened or prepared, ConfigError if the address cannot be listened on.
+    The process's working folder becomes `/`: the engine reads Iceberg tables only from below it, whatever it is told
+    of `user_files_path`. So the paths in `config` must be absolute where others use them, too.
     """
-    engine = Engine(config.store_dir, config.store.max_memory_mb, config.store.keep_free_mb)
+    directory = config.store_dir
+    os.chdir("/")
+    engine = Engine(directory, config.store.max_memory_mb, config.store.keep_free_mb)
     try:
         store = EmbeddedStore(engine)
         prepare(store)

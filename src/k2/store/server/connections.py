@@ -35,6 +35,7 @@ _READER_MAY_SET = (
     "offset",
     "extremes",
     "readonly",
+    "iceberg_timestamp_ms",
 )
 _IDLE = 8  # pooled connections of a kind
 MAX_SESSIONS = 512
