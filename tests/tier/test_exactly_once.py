@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tier.conftest import Platform, trade
 
@@ -63,7 +63,8 @@ def test_the_same_id_in_another_epoch_symbol_or_exchange_is_another_trade(platfo
     assert platform.archiver().run()["trades"].rows == 4
 
 
-@given(batches=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), max_size=4), rows=st.integers(1, 9))
+@settings(max_examples=15)
+@given(batches=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), max_size=3), rows=st.integers(3, 9))
 def test_any_ids_in_any_slices(tmp_path_factory: Any, batches: list[list[int]], rows: int) -> None:
     platform = Platform(tmp_path_factory.mktemp("cold"))
     for ids in batches:

@@ -35,7 +35,9 @@ class BrokenRecord(TierError):
 class Written(NamedTuple):
     """What a run did to one table. `duplicates` are records of the log whose identity cold had already.
 
-    `offsets`: stream to the next offset to read. `snapshot_id`: the table's snapshot after the run, if any.
+    `offsets`: stream to the next offset to read. `snapshot_id`: the table's snapshot after the run, if any. `missed`:
+    stream to the number of records that retention had dropped from the log before any of the stream was archived; each
+    run that finds such a stream also logs a warning.
     """
 
     rows: int
@@ -45,6 +47,7 @@ class Written(NamedTuple):
     commits: int
     offsets: Mapping[str, int]
     snapshot_id: int | None
+    missed: Mapping[str, int] = {}
 
 
 class Progress(NamedTuple):

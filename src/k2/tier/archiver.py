@@ -3,47 +3,33 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import contextmanager
 
-import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from k2.core.codec import GAPS_STREAM, frames_stream, trades_stream
-from k2.log import Batch, Log, OffsetOutOfRange, Position
-from k2.tier import ArchiverConflict, ForeignLog, LostRecords, Progress, TierError, Written, columns
+from k2.log import Log, Position
+from k2.tier import ArchiverConflict, Progress, TierError, Written, columns
 from k2.tier.catalog import never_retries, open_table
+from k2.tier.faults import told
 from k2.tier.files import remove_files, write_files
 from k2.tier.identities import Identities, digest
 from k2.tier.names import CONSUMER, IDENTITIES
 from k2.tier.order import by_identity
+from k2.tier.reach import Reach, to_read
 from k2.tier.schema import FRAMES, GAPS, RETRIES, TABLES, TRADES, ColdTable
+from k2.tier.slices import Slice, Slices, Source
+from k2.tier.snapshot_time import keep_order
 from k2.tier.watermark import read_identities, read_offsets, write_offsets
 
 logger = logging.getLogger("k2.tier")
 
 SLICE_ROWS = 250_000
-SLICE_BYTES = 128 << 20  # of records in the log: what bounds a slice of large frames
-READ_BYTES = 4 << 20
 FOREIGN_COMMITS = 5  # commits of maintenance that one slice gives way to
-
-
-class Source(NamedTuple):
-    """A stream of the log and how its records become columns. `exchange` is "" where a stream holds several."""
-
-    stream: str
-    exchange: str
-    columns: Callable[[str, Batch], pa.Table]
-
-
-class Slice(NamedTuple):
-    """Records to commit together. `rows` by exchange, not yet sorted; `read` counts records of the log."""
-
-    rows: Mapping[str, pa.Table]
-    offsets: Mapping[str, int]
-    read: int
+CONVERTERS = 2  # threads that make columns of records
 
 
 class Archiver:
@@ -60,12 +46,17 @@ class Archiver:
         }
 
     def offsets(self, table: str) -> Mapping[str, int]:
-        return read_offsets(open_table(self._catalog, TABLES[table]))
+        with told(f"the watermark of {TABLES[table].identifier} cannot be read"):
+            return read_offsets(open_table(self._catalog, TABLES[table]))
 
     def run(
         self, on_progress: Callable[[Progress], object] | None = None, stop: Callable[[], bool] | None = None
     ) -> Mapping[str, Written]:
-        return {name: self._archive(TABLES[name], on_progress, stop) for name in self._sources}
+        found = {}
+        for name in self._sources:
+            with told(f"archiving into {TABLES[name].identifier} failed"):
+                found[name] = self._archive(TABLES[name], on_progress, stop)
+        return found
 
     def _archive(
         self,
@@ -75,100 +66,52 @@ class Archiver:
     ) -> Written:
         table = open_table(self._catalog, cold)
         offsets = read_offsets(table)
-        ends = self._ends(cold, offsets)
-        total = sum(end - offsets.get(stream, 0) for stream, end in ends.items())
-        written = Written(0, 0, 0, 0, 0, offsets, _snapshot_id(table))
+        sources = self._sources[cold.name]
+        reaches = to_read(self._log, cold.name, [source.stream for source in sources], offsets)
+        written = Written(0, 0, 0, 0, 0, offsets, _snapshot_id(table), _missed(cold, reaches))
+        self._hold(offsets)
+        total = sum(reach.end - reach.start for reach in reaches.values())
         if not total:
             return written
         seen = read_identities(table) if cold is TRADES else None
         done = 0
         under_way: Future[tuple[Table, Written]] | None = None
-        with ThreadPoolExecutor(1, "archiver") as pool:  # one slice is read while the one before is written
-            pieces = self._slices(cold, offsets, ends)
+        with _threads(CONVERTERS, "converter") as converters, _threads(1, "committer") as committer:
+            pieces = Slices(self._log, sources, reaches, self._slice_rows, converters).after(offsets)
             piece = next(pieces, None)
             while piece or under_way:
-                if under_way:
+                if under_way:  # one slice is written while the next one is read
                     table, added = under_way.result()
                     done += added.rows + added.duplicates
                     written = _sum(written, added)
-                    self._log.commit(CONSUMER, {name: Position(offset) for name, offset in added.offsets.items()})
+                    self._hold(added.offsets)
                     if on_progress:
                         on_progress(Progress(cold.name, done, total))
                     if stop and stop():
                         break
-                under_way = pool.submit(self._commit, table, cold, piece, seen) if piece else None
+                under_way = committer.submit(self._commit, table, cold, piece, seen) if piece else None
                 piece = next(pieces, None)
         return written
 
-    # -- reading -------------------------------------------------------------------------------------------------------
-
-    def _ends(self, cold: ColdTable, offsets: Mapping[str, int]) -> dict[str, int]:
-        """Where this run ends in each stream that has something new."""
-        found = {}
-        for source in self._sources[cold.name]:
-            start, end = self._log.bounds(source.stream)
-            offset = offsets.get(source.stream, 0)
-            if end < offset:
-                raise ForeignLog(
-                    f"the log's stream {source.stream} ends at offset {end}, {cold.identifier} has it up to {offset}:"
-                    " this log and this cold tier do not belong together; put the right log back"
-                )
-            if offset and offset < start:
-                raise LostRecords(
-                    f"the log begins at offset {start} of {source.stream}, {cold.identifier} ends at {offset}: what"
-                    f" lies between is in no log any more. Restore it to the log before archiving on"
-                )
-            if end > offset:
-                found[source.stream] = end
-        return found
-
-    def _slices(self, cold: ColdTable, offsets: Mapping[str, int], ends: Mapping[str, int]) -> Iterator[Slice]:
-        at, committed = dict(offsets), dict(offsets)
-        parts: dict[str, list[pa.Table]] = {}
-        count = size = 0
-        for source in self._sources[cold.name]:
-            if source.stream not in ends:
-                continue
-            for batch in self._batches(source.stream, at.get(source.stream, 0), ends[source.stream]):
-                while batch.values:
-                    end = batch.offset + self._slice_rows - count
-                    part, batch = _until(batch, end), _from(batch, end)  # noqa: PLW2901
-                    parts.setdefault(source.exchange, []).append(source.columns(source.exchange, part))
-                    at[source.stream] = part.end
-                    count += len(part.values)
-                    size += sum(map(len, part.values))
-                    if count >= self._slice_rows or size >= SLICE_BYTES:
-                        committed = dict(at)
-                        yield Slice(_together(parts), committed, count)
-                        parts, count, size = {}, 0, 0
-            at[source.stream] = ends[source.stream]
-        if at != committed:
-            yield Slice(_together(parts), dict(at), count)
-
-    def _batches(self, stream: str, offset: int, end: int) -> Iterator[Batch]:
-        """Runs of consecutive records from `offset` to `end`, small appends put together."""
-        offset = max(offset, self._log.bounds(stream)[0])
-        while offset < end:
-            try:
-                read = self._log.read(stream, offset, READ_BYTES)
-            except OffsetOutOfRange as error:
-                raise LostRecords(f"{error}; retention dropped it while it was archived") from error
-            if not read:
-                return
-            for batch in _merged(read):
-                yield _until(batch, end)
-            offset = read[-1].end
-
-    # -- writing -------------------------------------------------------------------------------------------------------
+    def _hold(self, offsets: Mapping[str, int]) -> None:
+        """What lies past these offsets, the log keeps for the next run."""
+        known = self._log.committed(CONSUMER)
+        changed = {name: Position(offset) for name, offset in offsets.items() if known.get(name) != Position(offset)}
+        if changed:
+            self._log.commit(CONSUMER, changed)
 
     def _commit(self, table: Table, cold: ColdTable, piece: Slice, seen: Identities | None) -> tuple[Table, Written]:
         files: list[DataFile] = []
         rows = 0
-        for exchange, part in piece.rows.items():
-            new = part if seen is None else seen.admit(exchange, by_identity(part))
-            if new.num_rows:
-                rows += new.num_rows
-                files += write_files(table, cold, new)
+        try:
+            for exchange, part in piece.rows().items():
+                new = part if seen is None else seen.admit(exchange, by_identity(part))
+                if new.num_rows:
+                    rows += new.num_rows
+                    files += write_files(table, cold, new)
+        except BaseException:
+            remove_files(table, files)
+            raise
         table = self._append(table, cold, files, piece.offsets, seen)
         size = sum(file.file_size_in_bytes for file in files)
         return table, Written(rows, piece.read - rows, len(files), size, 1, piece.offsets, _snapshot_id(table))
@@ -176,6 +119,7 @@ class Archiver:
     def _append(
         self, table: Table, cold: ColdTable, files: list[DataFile], offsets: Mapping[str, int], seen: Identities | None
     ) -> Table:
+        """Commit the files, or raise what the catalog raises: then it may have taken them or not, and they stay."""
         before = read_offsets(table)
         summary = write_offsets(offsets)
         text = seen.to_text() if seen else ""
@@ -191,6 +135,7 @@ class Archiver:
                     with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
                         for file in files:
                             append.append_data_file(file)
+                    keep_order(transaction, table)
                 return table
             except CommitFailedException as error:
                 table = open_table(self._catalog, cold)
@@ -205,30 +150,25 @@ class Archiver:
         raise TierError(f"{cold.identifier}: others kept committing for {FOREIGN_COMMITS} tries: run again later")
 
 
-def _together(parts: Mapping[str, list[pa.Table]]) -> dict[str, pa.Table]:
-    return {exchange: pa.concat_tables(tables).unify_dictionaries() for exchange, tables in parts.items()}
+@contextmanager
+def _threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """A pool that begins nothing new once its block was left by an error."""
+    pool = ThreadPoolExecutor(count, f"archiver-{name}")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _merged(batches: list[Batch]) -> Iterator[Batch]:
-    """Batches that follow each other as one: converting many small ones costs more than their records."""
-    first = 0
-    for i in range(1, len(batches) + 1):
-        if i == len(batches) or batches[i].offset != batches[i - 1].end:
-            part = batches[first:i]
-            yield (
-                part[0]
-                if len(part) == 1
-                else part[0]._replace(keys=(), values=[value for batch in part for value in batch.values])
-            )
-            first = i
-
-
-def _until(batch: Batch, end: int) -> Batch:
-    return batch if batch.end <= end else batch._replace(values=batch.values[: end - batch.offset])
-
-
-def _from(batch: Batch, offset: int) -> Batch:
-    return batch._replace(offset=offset, values=batch.values[offset - batch.offset :])
+def _missed(cold: ColdTable, reaches: Mapping[str, Reach]) -> dict[str, int]:
+    missed = {stream: reach.missed for stream, reach in reaches.items() if reach.missed}
+    for stream, count in missed.items():
+        logger.warning(
+            "%s begins at offset %d of %s: the %d records before it had left the log before they were archived, and are"
+            " in no log any more",
+            cold.identifier, count, stream, count,
+        )  # fmt: skip
+    return missed
 
 
 def _snapshot_id(table: Table) -> int | None:
@@ -245,4 +185,5 @@ def _sum(before: Written, added: Written) -> Written:
         before.commits + added.commits,
         added.offsets,
         added.snapshot_id,
+        before.missed,
     )

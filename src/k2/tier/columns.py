@@ -9,14 +9,14 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import fields as fields_of
 
-from k2.core.codec import decode_frame
-from k2.core.types import Frame, Gap, Trade
+from k2.core.types import Gap, Trade
 from k2.log import Batch
 from k2.tier import BrokenRecord
-from k2.tier.schema import EXACT, FRAMES, GAPS, TRADES
+from k2.tier.lines import exact, read_lines
+from k2.tier.rowbinary import read_frames
+from k2.tier.schema import FRAMES, GAPS, TRADES
 
 _decode_gaps = msgspec.json.Decoder(list[Gap]).decode
-_DECIMAL = pa.decimal128(EXACT.precision, EXACT.scale)
 _TIME = pa.timestamp("us", "UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())  # names repeat: cheap to hold and to sort
 
@@ -65,39 +65,42 @@ def _decoder(exchange: str) -> Callable[[bytes], list[Trade]]:
 
 
 def _trades(exchange: str, offset: int, values: Sequence[bytes]) -> pa.Table:
+    found = read_lines(exchange, values) or _decoded(exchange, values)
+    columns = {
+        **found,
+        "epoch": found["epoch"].cast(pa.int32()),
+        "exchange_ts": _micros(found["exchange_ts"]),
+        "exchange_ts_ns": found["exchange_ts"],
+        "recv_ts_ns": found["recv_ts"],
+    }
+    return pa.table({name: columns[name] for name in TRADES.names})
+
+
+def _decoded(exchange: str, values: Sequence[bytes]) -> dict[str, pa.Array]:
+    """The same as `read_lines`, of any trade that is one."""
     found = _decoder(exchange)(_joined(values))
-    exchange_ts = _longs([t.exchange_ts for t in found])
-    columns = [
-        _constant(exchange, len(found)),
-        pa.array([t.symbol for t in found], _NAME),
-        pa.array([t.native_symbol for t in found], _NAME),
-        _longs([t.epoch for t in found]).cast(pa.int32()),
-        _longs([t.trade_id for t in found]),
-        _exact([t.price for t in found]),
-        _exact([t.quantity for t in found]),
-        pa.array([t.side for t in found], _NAME),
-        _micros(exchange_ts),
-        exchange_ts,
-        _longs([t.recv_ts for t in found]),
-        pa.array([t.source for t in found], _NAME),
-    ]
-    return pa.Table.from_arrays(columns, names=TRADES.names)
+    texts = {name: [getattr(trade, name) for trade in found] for name in ("symbol", "native_symbol", "side", "source")}
+    return {
+        "exchange": _constant(exchange, len(found)),
+        **{name: pa.array(column, _NAME) for name, column in texts.items()},
+        "trade_id": _longs([t.trade_id for t in found]),
+        "price": exact(pa.array([t.price for t in found], pa.string())),
+        "quantity": exact(pa.array([t.quantity for t in found], pa.string())),
+        "exchange_ts": _longs([t.exchange_ts for t in found]),
+        "recv_ts": _longs([t.recv_ts for t in found]),
+        "epoch": _longs([t.epoch for t in found]),
+    }
 
 
 def _frames(exchange: str, offset: int, values: Sequence[bytes]) -> pa.Table:
-    found: list[Frame] = [decode_frame(value) for value in values]
-    recv_ts = pa.array([f.recv_ts for f in found], pa.int64())
-    columns = [
-        _constant(exchange, len(found)),
-        pa.array(range(offset, offset + len(found)), pa.int64()),
-        _micros(recv_ts),
-        recv_ts,
-        pa.array([f.kind for f in found], _NAME),
-        pa.array([f.connection for f in found], _NAME),
-        pa.array([f.request for f in found], _NAME),
-        pa.array([f.payload for f in found], pa.binary()),
-    ]
-    return pa.Table.from_arrays(columns, names=FRAMES.names)
+    columns = read_frames(values)
+    columns |= {
+        "exchange": _constant(exchange, len(values)),
+        "log_offset": pa.array(range(offset, offset + len(values)), pa.int64()),
+        "recv_ts": _micros(columns["recv_ts"]),
+        "recv_ts_ns": columns["recv_ts"],
+    }
+    return pa.table({name: columns[name] for name in FRAMES.names})
 
 
 def _gaps(exchange: str, offset: int, values: Sequence[bytes]) -> pa.Table:
@@ -130,11 +133,6 @@ def _constant(text: str, count: int) -> pa.DictionaryArray:
 def _longs(numbers: list[int]) -> pa.Array:
     """OverflowError where one does not fit in 64 bits."""
     return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(array("q", numbers))])
-
-
-def _exact(texts: list[str]) -> pa.Array:
-    """Decimal text as Decimal(38, 18). ArrowInvalid where it does not fit: nothing is ever rounded."""
-    return pa.array(texts, pa.string()).cast(_DECIMAL)
 
 
 def _micros(nanoseconds: pa.Array) -> pa.Array:

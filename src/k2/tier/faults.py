@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from k2.tier import TierError
 
 _ICEBERG = tuple(kind for kind in vars(iceberg).values() if isinstance(kind, type) and issubclass(kind, Exception))
-BELOW = (OSError, pa.ArrowException, SQLAlchemyError, ValueError, KeyError, *_ICEBERG)
+BELOW = (OSError, pa.ArrowException, SQLAlchemyError, ValueError, *_ICEBERG)
 
 _ADVICE = {
     errno.ENOSPC: "there is no space left: free some, then run again",

@@ -6,6 +6,7 @@ written here, and PyIceberg reads from the finished file's footer what the manif
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -26,14 +27,25 @@ US_A_DAY = 86_400_000_000
 
 
 def write_files(table: Table, cold: ColdTable, rows: pa.Table) -> list[DataFile]:
-    """Write one exchange's rows (or several exchanges'), in `cold.sort` order, and return the files, not committed."""
-    return [_write(table, cold, part) for part in _partitions(cold, rows)]
+    """Write one exchange's rows (or several exchanges'), in `cold.sort` order, and return the files, not committed.
+
+    What fails leaves no file behind: a truncated one would go on filling a disk that is full.
+    """
+    files: list[DataFile] = []
+    try:
+        for part in _partitions(cold, rows):
+            files.append(_write(table, cold, part))  # noqa: PERF401
+    except BaseException:
+        remove_files(table, files)
+        raise
+    return files
 
 
 def remove_files(table: Table, files: Sequence[DataFile]) -> None:
-    """Remove data files that no snapshot refers to."""
+    """Remove data files that no snapshot refers to; such as cannot be removed stay as orphans."""
     for file in files:
-        table.io.delete(file.file_path)
+        with suppress(OSError):
+            table.io.delete(file.file_path)
 
 
 def parquet_options(table: Table, cold: ColdTable, schema: pa.Schema) -> dict[str, Any]:
@@ -74,17 +86,17 @@ def _partitions(cold: ColdTable, rows: pa.Table) -> list[pa.Table]:
     exchanges = [rows.filter(pc.equal(rows["exchange"], name)) for name in _others(rows["exchange"])] or [rows]
     found = []
     for part in exchanges:
-        days = pc.floor_temporal(part[cold.day], unit="day").cast(pa.int64())
-        bounds = pc.min_max(days).as_py()
-        if bounds["min"] == bounds["max"]:
+        bounds = pc.min_max(part[cold.day]).as_py()
+        if bounds["min"].date() == bounds["max"].date():
             found.append(part)
         else:
+            days = pc.floor_temporal(part[cold.day], unit="day").cast(pa.int64())
             found += [part.filter(pc.equal(days, day)) for day in sorted(pc.unique(days).to_pylist())]
     return found
 
 
 def _others(names: pa.ChunkedArray) -> list[str]:
-    distinct: list[str] = sorted(pc.unique(names.cast(pa.string())).to_pylist())
+    distinct: list[str] = sorted(set(pc.unique(names.unify_dictionaries()).to_pylist()))
     return distinct if len(distinct) > 1 else []
 
 
@@ -98,15 +110,20 @@ def _write(table: Table, cold: ColdTable, rows: pa.Table) -> DataFile:
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     rows = rows.select(schema.names)
     footer: list[pq.FileMetaData] = []
-    with table.io.new_output(path).create(overwrite=False) as sink:
-        pq.write_table(
-            _as_in_file(rows, schema),
-            sink,
-            row_group_size=ROW_GROUP,
-            metadata_collector=footer,
-            **parquet_options(table, cold, schema),
-        )
-    return data_file(table, path, footer[0])
+    try:
+        with table.io.new_output(path).create(overwrite=False) as sink:
+            pq.write_table(
+                _as_in_file(rows, schema),
+                sink,
+                row_group_size=ROW_GROUP,
+                metadata_collector=footer,
+                **parquet_options(table, cold, schema),
+            )
+        return data_file(table, path, footer[0])
+    except BaseException:
+        with suppress(OSError):
+            table.io.delete(path)
+        raise
 
 
 def _as_in_file(rows: pa.Table, schema: pa.Schema) -> pa.Table:

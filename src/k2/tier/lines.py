@@ -1,0 +1,148 @@
+"""Trades as columns, straight from the text of the log's records.
+
+Our own encoder writes the keys of a trade in one order, without spaces, and leaves out an epoch of 0. Such lines need
+no JSON parser: Arrow cuts them at their commas, outside Python's interpreter lock, and every column is then checked to
+be one key and one plain value. A record of any other shape (an escape, a comma in a name, a number written
+otherwise) is still a trade for whoever decodes JSON: `read_lines` answers None, and the caller does that.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from k2.core.types import Trade
+from k2.tier.schema import EXACT
+
+_TEXTS = ("exchange", "symbol", "native_symbol", "side", "source")
+_EXACT = ("price", "quantity")
+_ORDER = Trade.__struct_fields__
+_PLAIN, _LATER = _ORDER[:-1], _ORDER  # without and with an epoch
+_CHOICES = {"side": {"buy", "sell"}, "source": {"live", "backfill"}}
+_DIGITS = 24  # a longer number overflows 64 bits whatever follows
+_DECIMAL = pa.decimal128(EXACT.precision, EXACT.scale)
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_PARSE = csv.ParseOptions(
+    delimiter=",", quote_char=False, escape_char=False, double_quote=False, ignore_empty_lines=False
+)
+
+
+class _OtherShapeError(ValueError):
+    pass
+
+
+def read_lines(exchange: str, values: Sequence[bytes]) -> dict[str, pa.Array] | None:
+    """The fields of these trades of one exchange by name, in order; None where a record is not of the usual shape.
+
+    Texts are dictionaries, price and quantity decimals, the other columns 64-bit integers.
+    """
+    if not values:
+        return None
+    try:
+        try:
+            return _columns(exchange, values, _PLAIN)
+        except _OtherShapeError:
+            return _mixed(exchange, values)
+    except (_OtherShapeError, pa.ArrowInvalid, UnicodeDecodeError):
+        return None
+
+
+def exact(texts: pa.StringArray) -> pa.Decimal128Array:
+    """Decimal text as Decimal(38, 18). ArrowInvalid where it does not fit: nothing is ever rounded."""
+    return texts.cast(_DECIMAL)
+
+
+def _mixed(exchange: str, values: Sequence[bytes]) -> dict[str, pa.Array]:
+    later = [i for i, value in enumerate(values) if value[-2:-1] != b'"']
+    if not later:
+        raise _OtherShapeError
+    with_epoch = _columns(exchange, [values[i] for i in later], _LATER)
+    if len(later) == len(values):
+        return with_epoch
+    plain = [i for i, value in enumerate(values) if value[-2:-1] == b'"']
+    without = _columns(exchange, [values[i] for i in plain], _PLAIN)
+    places = pc.sort_indices(pa.array(plain + later, pa.int64()))
+    return {name: _joined(without[name], with_epoch[name]).take(places) for name in _ORDER}
+
+
+def _joined(*parts: pa.Array) -> pa.Array:
+    return pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+
+
+def _columns(exchange: str, values: Sequence[bytes], names: Sequence[str]) -> dict[str, pa.Array]:
+    cells = _cut(values, names)
+    choices = {**_CHOICES, "exchange": {exchange}}
+    found: dict[str, pa.Array] = {}
+    for name in names:
+        before = f'{{"{name}":' if name == names[0] else f'"{name}":'
+        after = "}" if name == names[-1] else ""
+        if name in _TEXTS:
+            found[name] = _texts(cells[name], f'{before}"', f'"{after}', choices.get(name))
+        elif name in _EXACT:
+            found[name] = exact(_inner(cells[name], f'{before}"', f'"{after}'))
+        else:
+            found[name] = _numbers(cells[name], before, after)
+    if "epoch" not in found:
+        found["epoch"] = pa.repeat(pa.scalar(0, pa.int64()), len(values))
+    return found
+
+
+def _cut(values: Sequence[bytes], names: Sequence[str]) -> dict[str, pa.Array]:
+    text = b"\n".join(values)
+    if b"\\" in text or text[:1] != b"{":  # a byte order mark would be skipped
+        raise _OtherShapeError
+    try:
+        rows = csv.read_csv(
+            pa.BufferReader(text),
+            read_options=csv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1),
+            parse_options=_PARSE,
+            convert_options=csv.ConvertOptions(
+                column_types={name: _NAME if name in _TEXTS else pa.string() for name in names},
+                strings_can_be_null=False,
+                check_utf8=False,  # texts are looked at one by one, all else has to be digits
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _OtherShapeError from error
+    if rows.num_rows != len(values):
+        raise _OtherShapeError
+    return {name: rows[name].combine_chunks() for name in names}
+
+
+def _texts(cells: pa.DictionaryArray, before: str, after: str, choices: set[str] | None) -> pa.DictionaryArray:
+    distinct: list[str] = cells.dictionary.to_pylist()
+    bare = [cell[len(before) : len(cell) - len(after)] for cell in distinct]
+    for cell, text in zip(distinct, bare, strict=True):
+        if cell != before + text + after or '"' in text or (choices and text not in choices) or not _printable(text):
+            raise _OtherShapeError
+    return pa.DictionaryArray.from_arrays(cells.indices, pa.array(bare, pa.string()))
+
+
+def _printable(text: str) -> bool:
+    return min(text, default=" ") >= " "
+
+
+def _inner(cells: pa.StringArray, before: str, after: str) -> pa.StringArray:
+    """What stands between. A cell that is too short for both leaves nothing, which is no number."""
+    if not pc.all(pc.and_(pc.starts_with(cells, before), pc.ends_with(cells, after))).as_py():
+        raise _OtherShapeError
+    return _slice(cells, len(before), -len(after))
+
+
+def _numbers(cells: pa.StringArray, before: str, after: str) -> pa.Int64Array:
+    """Positive numbers as JSON writes them: no sign, no leading zero (nor 0x, which Arrow would understand)."""
+    if after:
+        digits = _inner(cells, before, after)
+    elif pc.all(pc.starts_with(cells, before)).as_py():
+        digits = _slice(cells, len(before), len(before) + _DIGITS)
+    else:
+        raise _OtherShapeError
+    numbers = digits.cast(pa.int64())
+    if pc.min(numbers).as_py() <= 0 or pc.any(pc.starts_with(digits, "0")).as_py():
+        raise _OtherShapeError
+    return numbers
+
+
+def _slice(cells: pa.StringArray, start: int, stop: int) -> pa.StringArray:
+    return pc.binary_slice(cells.view(pa.binary()), start, stop).view(pa.string())
