@@ -32,6 +32,20 @@ def test_heads_are_what_pyiceberg_says(platform: Platform) -> None:
     assert Path(heads["trades"].metadata_location.removeprefix("file://")).is_file()
 
 
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    platform = Platform(tmp_path / "kält 100%")
+    platform.put_ids(range(3))
+    platform.archiver().run()
+    assert read_heads(platform.folder) == heads_of(platform.catalog())
+    assert platform.ids() == [0, 1, 2]
+    assert len(platform.data_files()) == 1
+
+
+def test_a_folder_that_pyiceberg_takes_for_another_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TierError, match="cannot live in"):
+        Platform(tmp_path / "data#1").catalog()
+
+
 def test_heads_need_no_pyiceberg(platform: Platform) -> None:
     platform.put_ids(range(3))
     platform.archiver().run()

@@ -13,6 +13,8 @@ from pyiceberg.exceptions import (
 )
 from pyiceberg.table import Table
 
+from k2.tier import TierError
+from k2.tier.durable import IMPLEMENTATION
 from k2.tier.faults import told
 from k2.tier.heads import CATALOG_FILE
 from k2.tier.names import CATALOG, NAMESPACE
@@ -24,10 +26,12 @@ def open_catalog(folder: Path, properties: Mapping[str, str] | None = None) -> C
     given = dict(properties or {})
     with told(f"the catalog of the cold tier ({given.get('uri') or folder / CATALOG_FILE}) cannot be opened"):
         if not {"uri", "type", "py-catalog-impl"} & given.keys():
+            if {"#", "?"} & set(str(folder.absolute())):
+                raise TierError(f"the cold tier cannot live in {folder}: # and ? mean something else in its addresses")
             folder.mkdir(parents=True, exist_ok=True)
-            given = {"type": "sql", "uri": f"sqlite:///{folder / CATALOG_FILE}", **given}
+            given = {"type": "sql", "uri": f"sqlite:///{folder / CATALOG_FILE}", "py-io-impl": IMPLEMENTATION, **given}
         if given.get("type") == "sql":
-            given.setdefault("warehouse", (folder / "warehouse").as_uri())
+            given.setdefault("warehouse", f"file://{folder.absolute() / 'warehouse'}")  # PyIceberg decodes no %20
         return load_catalog(CATALOG, **given)
 
 

@@ -34,7 +34,7 @@ def write_files(table: Table, cold: ColdTable, rows: pa.Table) -> list[DataFile]
     files: list[DataFile] = []
     try:
         for part in _partitions(cold, rows):
-            files.append(_write(table, cold, part))  # noqa: PERF401
+            files.append(_write(table, cold, part))
     except BaseException:
         remove_files(table, files)
         raise

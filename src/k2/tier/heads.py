@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, unquote, urlparse
+from urllib.parse import quote
 
 import msgspec
 
@@ -161,10 +161,10 @@ def _read(file: Path, name: str, location: str) -> Head:
 
 
 def _local(location: str) -> Path:
-    parts = urlparse(location)
-    if parts.scheme not in ("", "file"):
-        raise TierError(f"{location} is not a local file: heads of such tables are read through PyIceberg")
-    return Path(unquote(parts.path) if parts.scheme else location)
+    path = location.removeprefix("file://")
+    if "://" in path:
+        raise TierError(f"{location} is not a local file: the heads of such tables are read through PyIceberg")
+    return Path(path)
 
 
 def _head(name: str, location: str, metadata: _Metadata) -> Head:
