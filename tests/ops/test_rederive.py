@@ -135,7 +135,7 @@ def test_what_another_decoder_does_is_told(
         return [trade]
 
     monkeypatch.setattr(rederiving, "venue", lambda name: Changed(change))
-    monkeypatch.setattr("k2.ops.verify.ROUNDS", 2)
+    monkeypatch.setattr("k2.ops.verify.ROUNDS", 1)
     found = rederive(recorded.config, tmp_path / "new", Wanted(("binance",)), changes_expected=True)
     assert {check["name"]: check["value"] for check in found["checks"] if not check["ok"]} == {
         "archived trades that the frames no longer give": 1,

@@ -66,7 +66,7 @@ def write_candles(store: Store, touched: Touched, incarnation: int, seam: Seam, 
 
 def _write(store: Store, touched: Touched, incarnation: int, seam: Seam, due: bool) -> bool:
     if touched.apart or touched.joined:
-        _mark(store, touched, incarnation)
+        mark(store, touched, incarnation)
     guard = f"{fence(incarnation)} AND {seams.fence(seam.version)}"
     hot = f" AND NOT {seam.contains('exchange_ts')}" if touched.first_ts < seam.end else ""
     times = touched.times + hot
@@ -79,8 +79,8 @@ def _write(store: Store, touched: Touched, incarnation: int, seam: Seam, due: bo
     return _past(store, touched, incarnation, seam, guard)
 
 
-def _mark(store: Store, touched: Touched, incarnation: int) -> None:
-    """Their number has no bound, so they go as data."""
+def mark(store: Store, touched: Touched, incarnation: int) -> None:
+    """Tell the generation's candles which trades are apart or joined. Their number has no bound: they go as data."""
     marks = [(1, touched.apart), (0, touched.joined)]
     keep_after(store, MARKS, touched.number, incarnation)
     store.insert(
@@ -112,6 +112,14 @@ def _joined(touched: Touched) -> str:
 
 
 def _insert(touched: Touched, source: str, condition: str, minutes: str) -> str:
+    return recompute(
+        touched, source, f"{condition} AND (exchange, symbol, toStartOfMinute(exchange_ts)) IN ({minutes})"
+    )
+
+
+def recompute(touched: Touched, source: str, condition: str) -> str:
+    """The statement that writes the candles of all minutes of the distinct trades in `source` that meet `condition`,
+    which must not cut a minute in two. Trades that `mark` told of begin a candle that does not join the one before."""
     apart = f"(exchange, symbol, first.1, first.2) IN ({_marked(touched, apart=1)})" if touched.apart else "0"
     return (
         "INSERT INTO k2.ohlcv_1m_base SELECT exchange, symbol, toStartOfMinute(exchange_ts) AS window_start,"
@@ -120,9 +128,7 @@ def _insert(touched: Touched, source: str, condition: str, minutes: str) -> str:
         " sumIf(toDecimal256(quantity, 18), side = 'buy'), count(),"
         " (min((epoch, trade_id)) AS first).1, first.2, (max((epoch, trade_id)) AS last).1, last.2,"
         f" {apart}, {touched.number}"
-        f" FROM {source} WHERE {condition}"
-        f" AND (exchange, symbol, toStartOfMinute(exchange_ts)) IN ({minutes})"
-        " GROUP BY exchange, symbol, window_start"
+        f" FROM {source} WHERE {condition} GROUP BY exchange, symbol, window_start"
     )
 
 

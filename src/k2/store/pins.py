@@ -80,6 +80,13 @@ def show(store: Store, heads: Mapping[str, "Head"], wait_s: float = 0.0) -> Show
     return Shown(tuple(pinned), behind)
 
 
+def attach(store: Store, heads: Mapping[str, "Head"], database: str) -> None:
+    """Make `database.<table>` read these snapshots, for whoever fills a store from them. Raises StoreError."""
+    store.execute(f"CREATE DATABASE IF NOT EXISTS {database}")
+    for name, head in heads.items():
+        store.execute(f"CREATE OR REPLACE TABLE {database}.{name} {_engine(head.metadata_location)}")
+
+
 def refresh(store: Store, seam: Seam, pin: Pin | None) -> None:
     """Make the view answer for this seam and pin, if it does not. Raises StoreError."""
     number = pin.number if pin else 0
@@ -160,8 +167,7 @@ def _last(store: Store) -> tuple[int, dict[str, int]]:
 
 
 def _pin(store: Store, number: int, name: str, head: "Head") -> Pin:
-    root, file = _kept(head.metadata_location)
-    engine = f"ENGINE = IcebergLocal({literal(root)}) SETTINGS iceberg_metadata_file_path = {literal(file)}"
+    engine = _engine(head.metadata_location)
     if name == TRADES:
         store.execute(f"CREATE OR REPLACE TABLE {SNAPSHOTS}.{name}_{number} {engine}")
     store.execute(f"CREATE OR REPLACE TABLE cold.{name} {engine}")
@@ -174,8 +180,14 @@ def _pin(store: Store, number: int, name: str, head: "Head") -> Pin:
     return Pin(number, name, head.metadata_location, head.snapshot_id or 0, head.committed_ms, offsets)
 
 
+def _engine(location: str) -> str:
+    root, file = _kept(location)
+    return f"ENGINE = IcebergLocal({literal(root)}) SETTINGS iceberg_metadata_file_path = {literal(file)}"
+
+
 def _map(offsets: Mapping[str, int]) -> str:
-    return f"CAST({literal(dict(offsets))}, 'Map(String, UInt64)')" if offsets else "map()"
+    entries = ", ".join(f"{literal(stream)}, {offset}" for stream, offset in offsets.items())
+    return f"CAST(map({entries}), 'Map(String, UInt64)')"
 
 
 def _kept(location: str) -> tuple[str, str]:

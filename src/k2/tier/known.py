@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
-from pyiceberg.table import Table
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import StaticTable, Table
 
 from k2.core.counter import CounterState
 from k2.core.islands import Islands
 from k2.core.sequence import Sequences
 from k2.core.types import Gap
+from k2.tier.faults import told
 from k2.tier.identities import Identities
 from k2.tier.scan import Span, trades
+from k2.tier.watermark import read_identities
 
 AT_ONCE = 1 << 18  # rows
 _COLUMNS = ("symbol", "native_symbol", "epoch", "trade_id", "exchange_ts_ns")
@@ -45,6 +48,12 @@ def known(table: Table, span: Span) -> Known:
             found.natives[row["symbol"]] = row["native_symbol_max"]
     found.ids.update({(symbol, epoch): islands for (_, symbol, epoch), islands in identities.items()})
     return found
+
+
+def identities_at(catalog: Catalog, metadata_location: str) -> Identities:
+    """All trades that cold.trades has, as of one of its metadata files. Raises TierError."""
+    with told(f"reading {metadata_location}"):
+        return read_identities(StaticTable.from_metadata(metadata_location, catalog.properties))
 
 
 def sequences(exchange: str, before: Known, ledger: Sequence[Gap]) -> Sequences:
