@@ -37,12 +37,16 @@ class Due(NamedTuple):
 def due(table: Table, target_bytes: int) -> Iterator[Due]:
     """What there is to rewrite: wherever a partition has two or more small files, or a big one that is not sorted."""
     partitions = files_by_partition(table)
-    for partition in sorted(partitions, key=lambda record: tuple(map(str, record))):
+    for partition in sorted(partitions, key=_day_and_exchange):
         files = [file for file in partitions[partition] if file.spec_id == table.spec().spec_id]
         small = [file for file in files if file.file_size_in_bytes < BIG * target_bytes]
         unsorted = [file for file in files if file not in small and not is_sorted(table, file)]
         if len(small) > 1 or unsorted:
             yield Due(partition, [*small, *unsorted])
+
+
+def _day_and_exchange(partition: Record) -> tuple[int, str]:
+    return partition[0], partition[1]
 
 
 def compact(

@@ -74,13 +74,13 @@ def _clusters(table: Table, cold: ColdTable, files: Sequence[DataFile]) -> list[
     """The files in order, those together that overlap."""
     if len(files) == 1:
         return [list(files)]
-    if len(cold.sort) > 1 and len(files) > LOOKED_AT or not all(is_sorted(table, file) for file in files):
+    if (len(cold.sort) > 1 and len(files) > LOOKED_AT) or not all(is_sorted(table, file) for file in files):
         return [list(files)]
     spans = sorted(((*ends(table, cold, file), i) for i, file in enumerate(files)), key=itemgetter(0, 2))
     found: list[list[int]] = []
     reach: Any = None
     for first, last, i in spans:
-        if reach is not None and first <= reach:  # type: ignore[operator]
+        if reach is not None and first <= reach:
             found[-1].append(i)
             reach = max(reach, last)
         else:
@@ -143,9 +143,7 @@ def _put_aside(rows: pa.Table, sort: Sequence[str], most: int, spill: Spill) -> 
     if pieces is None:
         pieces = _cut(by_columns(rows, sort), sort) or []
     parts = [
-        Piece(piece.group, piece.rows.slice(at, most))
-        for piece in pieces
-        for at in range(0, piece.rows.num_rows, most)
+        Piece(piece.group, piece.rows.slice(at, most)) for piece in pieces for at in range(0, piece.rows.num_rows, most)
     ]
     fetches = spill.put([part.rows for part in parts])
     last = sort[-1]
@@ -166,7 +164,8 @@ def _cut(rows: pa.Table, sort: Sequence[str]) -> list[Piece] | None:
     if not falls <= set(changed):
         return None
     starts = [0, *(i + 1 for i in changed)]
-    groups = list(zip(*(rows[name].take(pa.array(starts, pa.int64())).to_pylist() for name in leading), strict=True)) or [()]
+    heads = rows.select(leading).take(pa.array(starts, pa.int64()))
+    groups = list(zip(*(heads[name].to_pylist() for name in leading), strict=True)) if leading else [()]
     if any(groups[i] <= groups[i - 1] for i in range(1, len(groups))):
         return None
     stops = [*starts[1:], rows.num_rows]
@@ -214,7 +213,7 @@ def _merged(runs: Sequence[_Run], last: str) -> Iterator[pa.Table]:
 def _wants(held: Sequence[pa.Table], following: int, last: str) -> bool:
     """Whether there is too little to go on with before the run that begins with `following` is there."""
     rows = sum(part.num_rows for part in held)
-    return rows < STEP_ROWS or min(part[last][0].as_py() for part in held) >= following
+    return bool(rows < STEP_ROWS or min(part[last][0].as_py() for part in held) >= following)
 
 
 def _split(held: Sequence[pa.Table], bound: int, last: str) -> tuple[list[pa.Table], list[pa.Table]]:

@@ -80,8 +80,9 @@ def _row(rows: pa.Table, i: int, names: Sequence[str]) -> tuple[object, ...]:
 
 
 def _piece_rows(metadata: pq.FileMetaData) -> int:
-    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    return max(1, min(PIECE_ROWS, PIECE_BYTES * metadata.num_rows // max(1, size)))
+    size: int = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    rows: int = metadata.num_rows
+    return max(1, min(PIECE_ROWS, PIECE_BYTES * rows // max(1, size)))
 
 
 def _under(schema: pa.Schema, rows: pa.Table) -> pa.Table:

@@ -97,7 +97,8 @@ class FileWriter:
         if self._open is None:
             path = f"{self._folder}/{uuid.uuid4()}.parquet"
             self._paths.append(path)
-            self._open = _OpenFile(self._table, self._schema, path, parquet_options(self._table, self._cold, self._schema))
+            options = parquet_options(self._table, self._cold, self._schema)
+            self._open = _OpenFile(self._table, self._schema, path, options)
         self._open.writer.write_table(rows, row_group_size=ROW_GROUP)
         if self._open.sink.tell() >= self._target_bytes:
             self._close()
