@@ -130,6 +130,12 @@ def subtract(ranges: Iterable[tuple[int, int]], taken: Iterable[tuple[int, int]]
     return tuple(left)
 
 
+def intersect(ranges: Iterable[tuple[int, int]], first: int, end: int) -> tuple[tuple[int, int], ...]:
+    """What of `ranges` lies in `first` to `end`."""
+    cut = ((max(a, first), min(b, end)) for a, b in ranges)
+    return tuple((a, b) for a, b in cut if a < b)
+
+
 def replace_view(store: Store, seam: Seam, pin: int) -> None:
     """Make `k2.trades` (and `k2.past_trades`, the loader's) answer for this seam and pin. Raises StoreError."""
     if not seam.ranges:
