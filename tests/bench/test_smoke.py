@@ -77,3 +77,15 @@ def test_footprint(tmp_path):
 def test_start(tmp_path):
     results, _ = measure("start", tmp_path, rounds=1)
     assert len(results["starts_s"]) == 1
+
+
+@pytest.mark.slow
+def test_history(tmp_path):
+    results, checks = measure("history", tmp_path, trades=30_000, hours=1.0, kills=2, maintenance_kills=1)
+    assert (results["trades"], results["slices"]) == (30_000, 4)
+    assert results["logged_again"] > 0
+    assert sum(results["kills"]["archive"].values()) > 0
+    assert results["maintenance"][-1]["files_after"] < results["maintenance"][-1]["files_before"]
+    assert results["candles"]["largest"]["candles"] > 50
+    for name in ("trades lost", "trades twice", "counters whose content differs", "audit's exit code"):
+        assert checks[name].ok, results

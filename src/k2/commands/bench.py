@@ -12,7 +12,7 @@ import msgspec
 from rich.table import Table
 
 from k2.config import Config
-from k2.ops.bench import NAMES, Outcome, Picture, find
+from k2.ops.bench import LONG, NAMES, Outcome, Picture, find
 from k2.ops.bench.lab import Lab, LabError
 from k2.ops.report import equal, passed, report
 from k2.terminal import console, emit, note
@@ -54,7 +54,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="JSON lines.")
 def listing(as_json: bool) -> None:
     """Name the benches."""
-    emit(("bench", "measures"), [(name, find(name).summary) for name in NAMES], as_json)
+    emit(("bench", "measures"), [(name, find(name).summary) for name in NAMES + LONG], as_json)
 
 
 @bench.command("all")
@@ -63,7 +63,7 @@ def listing(as_json: bool) -> None:
 def everything(
     config: Config, as_json: bool, out: Path | None, raw: Path | None, parent: Path | None, keep: bool
 ) -> None:
-    """Run every bench with its own parameters, one after the other."""
+    """Run every bench but the long ones (history) with its own parameters, one after the other."""
     outcomes = {}
     for name in NAMES:
         try:
@@ -183,5 +183,5 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-for _name in NAMES:
+for _name in NAMES + LONG:
     bench.add_command(_command(_name))

@@ -16,6 +16,7 @@ from k2.ops.bench.lab import Lab
 from k2.ops.report import Check
 
 NAMES = ("feed", "latency", "throughput", "footprint", "start", "log", "store")
+LONG = ("history",)  # those that take the better part of an hour: `all` leaves them out
 
 
 class Picture(NamedTuple):

@@ -170,9 +170,9 @@ class Lab:
         tree = {key: msgspec.structs.replace(getattr(self.base, key), **values) for key, values in changes.items()}
         return msgspec.structs.replace(self.base, data=str(self.folder / name), **tree)
 
-    def k2(self, config: Config, name: str, arguments: Sequence[str]) -> Process:
-        """Start `k2 <arguments>` as the process called `name`."""
-        return self._start(name, ["-m", "k2.child", *arguments], environment(config), config.run_dir, speaks=False)
+    def k2(self, config: Config, name: str, arguments: Sequence[str], speaks: bool = False) -> Process:
+        """Start `k2 <arguments>` as the process called `name`; what it prints is the bench's to read if it `speaks`."""
+        return self._start(name, ["-m", "k2.child", *arguments], environment(config), config.run_dir, speaks)
 
     def partner(self, module: str, *arguments: str, config: Config | None = None) -> Process:
         """Start one of the benches' own processes: it hears and says JSON lines."""
