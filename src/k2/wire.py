@@ -40,6 +40,16 @@ def open_store(config: Config) -> Store:
     return ClickHouseStore(config.store_url, config.store.user, config.store.password, database="k2")
 
 
+def open_past(config: Config, moment_ms: int) -> Store:
+    """A reading connection to the cold tables as they were at that moment (ms since 1970), as the store shows them."""
+    from k2.store.as_of import SETTING
+    from k2.store.clickhouse import ClickHouseStore
+
+    user, password = config.store.readonly_user, config.store.readonly_password
+    settings = {SETTING: str(moment_ms)}
+    return ClickHouseStore(config.store_url, user, password, database="cold", settings=settings)
+
+
 def open_catalog(config: Config) -> "Catalog":
     """The catalog of the cold tier. Raises TierError."""
     from k2.tier import catalog

@@ -20,10 +20,17 @@ class ClickHouseStore:
     """A connection to a store at `url` (`http://host:port`). One a thread; kept alive between requests.
 
     Nothing is ever sent twice: after StoreUnavailable the caller decides. `timeout` is seconds without a byte.
+    `settings` are the engine's, for every statement.
     """
 
     def __init__(
-        self, url: str, user: str = "default", password: str = "", timeout: float = 120.0, database: str = ""
+        self,
+        url: str,
+        user: str = "default",
+        password: str = "",
+        timeout: float = 120.0,
+        database: str = "",
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self._timeout = timeout
         try:
@@ -36,7 +43,8 @@ class ClickHouseStore:
         if not parts.hostname:
             raise StoreError(f"{url!r} is not the address of a store: write http://HOST:PORT")
         self._headers = {"X-ClickHouse-User": user, "X-ClickHouse-Key": password}
-        self._base = f"/?database={quote(database, safe='')}&" if database else "/?"
+        asked = {**({"database": database} if database else {}), **(settings or {})}
+        self._base = "/?" + "".join(f"{name}={quote(value, safe='')}&" for name, value in asked.items())
         self._targets: dict[str, str] = {}
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 
 from k2.store import StoreError
+from k2.store.as_of import SETTING as AS_OF
 from k2.store.embedded import Connection
 from k2.store.server.connections import Connections
 from k2.store.server.request import Ask
@@ -41,6 +42,7 @@ _SYSTEM_WORDS = """
     one numbers numbers_mt zeros zeros_mt settings tables columns databases functions data_type_families formats
     table_functions table_engines time_zones build_options metrics events asynchronous_metrics parts parts_columns
     keywords completions collations aggregate_function_combinators data_skipping_indices contributors licenses
+    iceberg_history
     merge_tree_settings merges mutations documentation warnings errors projections codecs
 """
 _NODES = frozenset(_NODE_WORDS.split())
@@ -64,7 +66,7 @@ class Readers:
         self._parser: Connection | None = None
         self._refused: frozenset[str] = _SCALARS
         self._guard = threading.Lock()
-        self._allowed: OrderedDict[tuple[bytes, str], None] = OrderedDict()
+        self._allowed: OrderedDict[tuple[bytes, str, bool], None] = OrderedDict()
 
     def allow(self, statement: Statement, ask: Ask) -> None:
         """Return, or raise StoreError: 164 for what would write, 497 for what may not be reached, 62 for no SQL."""
@@ -72,12 +74,13 @@ class Readers:
             raise refusal(164, "READONLY", "Cannot execute query in readonly mode: INSERT")
         if ask.database not in _DATABASES:
             raise _denied(f"the database {ask.database}")
-        key = (statement.head, ask.database)
+        databases = _DATABASES - {"k2"} if AS_OF in ask.settings else _DATABASES
+        key = (statement.head, ask.database, AS_OF in ask.settings)
         with self._guard:
             if key in self._allowed and not ask.params:
                 self._allowed.move_to_end(key)
                 return
-            self._judge(self._tree(statement.head, ask), ask.database)
+            self._judge(self._tree(statement.head, ask), ask.database, databases)
             if not ask.params and len(statement.head) <= _SMALL:
                 self._allowed[key] = None
                 if len(self._allowed) > _CACHE:
@@ -105,7 +108,7 @@ class Readers:
                 nodes.append((len(line) - len(line.lstrip()), kind, rest))
         return nodes
 
-    def _judge(self, nodes: list[tuple[int, str, str]], database: str) -> None:
+    def _judge(self, nodes: list[tuple[int, str, str]], database: str, databases: frozenset[str]) -> None:
         above = ""
         for _, kind, rest in nodes:
             if kind not in _NODES:
@@ -114,13 +117,17 @@ class Readers:
             if kind == "Function":
                 self._judge_function(name, as_table=above == "TableExpression")
             elif kind == "TableIdentifier":
-                _judge_table(name, database)
+                _judge_table(name, database, databases)
             elif kind == "Identifier":
                 first, _, second = name.partition(".")
-                if first == "default" or (first == "system" and second and second not in _SYSTEM_TABLES):
+                if (
+                    first == "default"
+                    or (first == "k2" and second and "k2" not in databases)
+                    or (first == "system" and second and second not in _SYSTEM_TABLES)
+                ):
                     raise _denied(name)
             elif kind in _NAMING and rest:
-                _judge_named(name.split(), database)
+                _judge_named(name.split(), database, databases)
             above = kind
 
     def _judge_function(self, name: str, as_table: bool) -> None:
@@ -140,18 +147,22 @@ def lifted(ask: Ask, statement: Statement) -> tuple[Ask, Statement]:
     return ask._replace(settings={**ask.settings, **named}), statement._replace(tail=b"")
 
 
-def _judge_table(name: str, database: str) -> None:
+def _judge_table(name: str, database: str, databases: frozenset[str]) -> None:
     first, dot, second = name.partition(".")
     where, table = (first, second) if dot else (database, first)
+    if where in _DATABASES - databases:
+        raise _denied(
+            f"the table {name} as of another time: hot tables know only today; cold.trades and its like know their past"
+        )
     if where not in _DATABASES or (where == "system" and table not in _SYSTEM_TABLES):
         raise _denied(f"the table {name}")
 
 
-def _judge_named(names: list[str], database: str) -> None:
+def _judge_named(names: list[str], database: str, databases: frozenset[str]) -> None:
     if len(names) == 1 and names[0] not in _DATABASES:
-        _judge_table(names[0], database)
+        _judge_table(names[0], database, databases)
     elif len(names) == 2:
-        _judge_table(f"{names[0]}.{names[1]}", database)
+        _judge_table(f"{names[0]}.{names[1]}", database, databases)
 
 
 def _denied(what: str) -> StoreError:
