@@ -12,10 +12,11 @@ from pyiceberg.table import Table, Transaction
 from k2.tier import TierError
 from k2.tier.catalog import never_retries, open_table
 from k2.tier.faults import told
+from k2.tier.files import remove_files
 from k2.tier.reading import files_by_partition
 from k2.tier.schema import RETRIES, ColdTable
+from k2.tier.snapshot_time import keep_order
 from k2.tier.watermark import carried
-from k2.tier.writer import remove
 
 TRIES = 20
 PAUSE_S = 0.05  # longer after each try: an archiver that catches up commits several times a second
@@ -36,6 +37,7 @@ def commit(catalog: Catalog, cold: ColdTable, build: Callable[[Table, Transactio
         try:
             with table.transaction() as change:
                 build(table, change)
+                keep_order(change, table)
             return table
         except CommitFailedException:
             time.sleep(PAUSE_S * (i + 1))
@@ -54,7 +56,6 @@ def replace_files(catalog: Catalog, cold: ColdTable, old: Sequence[DataFile], ne
     Where that fails for certain the new files are removed. Where it is not known whether the catalog took the commit
     they stay: if it did not, they are orphans, and go as such.
     """
-    paths = [file.file_path for file in new]
 
     def overwrite(table: Table, change: Transaction) -> None:
         with change.update_snapshot(snapshot_properties=carried(table)).overwrite() as files:
@@ -67,21 +68,21 @@ def replace_files(catalog: Catalog, cold: ColdTable, old: Sequence[DataFile], ne
         try:
             return commit(catalog, cold, overwrite)
         except TierError:
-            _remove_unused(catalog, cold, paths)
+            _remove_unused(catalog, cold, new)
             raise
         except ValidationException as error:
-            _remove_unused(catalog, cold, paths)
+            _remove_unused(catalog, cold, new)
             raise Overtaken(
                 f"files of {cold.identifier} were replaced by someone else meanwhile; nothing was written: run again to"
                 " see what is left to do"
             ) from error
         except (OSError, pa.ArrowException):
-            _remove_unused(catalog, cold, paths)
+            _remove_unused(catalog, cold, new)
             raise
 
 
-def _remove_unused(catalog: Catalog, cold: ColdTable, paths: Sequence[str]) -> None:
+def _remove_unused(catalog: Catalog, cold: ColdTable, files: Sequence[DataFile]) -> None:
     """Remove files of a commit that failed before the catalog was asked, or was refused by it."""
     table = open_table(catalog, cold)
-    used = {file.file_path for files in files_by_partition(table).values() for file in files}
-    remove(table, [path for path in paths if path not in used])
+    used = {file.file_path for live in files_by_partition(table).values() for file in live}
+    remove_files(table, [file for file in files if file.file_path not in used])

@@ -11,10 +11,11 @@ from pyiceberg.typedef import Record
 
 from k2.tier import TierError
 from k2.tier.commits import replace_files
+from k2.tier.files import remove_files
 from k2.tier.merge import Disorder, in_order, is_sorted
 from k2.tier.reading import files_by_partition
 from k2.tier.schema import ColdTable
-from k2.tier.writer import FileWriter, remove
+from k2.tier.writer import FileWriter
 
 BIG = 0.75  # of the target size: a file that large is left alone if it is sorted
 
@@ -94,7 +95,7 @@ def _rewrite(
 def _same_rows(table: Table, cold: ColdTable, work: Due, new: Sequence[DataFile]) -> None:
     rows = sum(file.record_count for file in new)
     if rows != work.rows:
-        remove(table, [file.file_path for file in new])
+        remove_files(table, new)
         raise TierError(
             f"{cold.identifier}: {work.rows} rows were read and {rows} written; the files stay as they were. This is a"
             " defect of K2: please report it"

@@ -22,6 +22,7 @@ from k2.tier.catalog import open_table
 from k2.tier.commits import require_no_retries
 from k2.tier.faults import told
 from k2.tier.schema import PROOFS
+from k2.tier.snapshot_time import keep_order
 
 LEASE = "k2.lease"
 LASTS_S = 600
@@ -90,6 +91,7 @@ class Lease:
                 with table.transaction() as change:
                     change.set_properties({LEASE: text})
                     change.update_snapshot().fast_append().commit()
+                    keep_order(change, table)
             except CommitFailedException:
                 return False
         self._until_ns = until_ns

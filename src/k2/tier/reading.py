@@ -45,14 +45,14 @@ def files_by_partition(table: Table) -> dict[Record, list[DataFile]]:
 def read(table: Table, cold: ColdTable, file: DataFile) -> Iterator[pa.Table]:
     """The file's rows as they stand in it, in pieces of at most PIECE_ROWS and about PIECE_BYTES. Raises TierError."""
     schema = held_schema(table, cold)
-    names = [field.name for field in schema if field.type == _NAME]
     count = 0
     with told(f"{file.file_path} of {cold.identifier} cannot be read"):
-        with (
-            table.io.new_input(file.file_path).open() as source,
-            pq.ParquetFile(source, read_dictionary=names, pre_buffer=False) as parquet,
-        ):
-            for batch in parquet.iter_batches(_piece_rows(parquet.metadata)):
+        with table.io.new_input(file.file_path).open() as source:
+            footer = pq.read_metadata(source)
+            present = footer.schema.to_arrow_schema().names
+            names = [field.name for field in schema if field.type == _NAME and field.name in present]
+            parquet = pq.ParquetFile(source, metadata=footer, read_dictionary=names, pre_buffer=False)
+            for batch in parquet.iter_batches(_piece_rows(footer)):
                 count += batch.num_rows
                 yield _under(schema, pa.Table.from_batches([batch]))
         if count != file.record_count:

@@ -19,12 +19,14 @@ from k2.tier.candles import MinuteCandles
 from k2.tier.catalog import open_table
 from k2.tier.commits import Overtaken, commit, replace_files, require_no_retries
 from k2.tier.faults import told
+from k2.tier.files import remove_files
 from k2.tier.merge import Disorder, in_order
 from k2.tier.proof import ContentHash, Proof, ProofKey, counts, gaps_of, newest
 from k2.tier.reading import files_by_partition, held_schema, read
 from k2.tier.schema import OHLCV_1M, PROOFS, TRADES, ColdTable
+from k2.tier.snapshot_time import keep_order
 from k2.tier.watermark import read_identities
-from k2.tier.writer import FileWriter, remove
+from k2.tier.writer import FileWriter
 
 DAY_NS = 86_400_000_000_000
 PROOF_FILES = 32  # so many are put together into one
@@ -180,18 +182,20 @@ def _replace_candles(candles: Table, work: Unsealed, rows: list[dict[str, Any]])
     new = _written(candles, OHLCV_1M, work.partition, rows)
     with told(f"{OHLCV_1M.identifier} cannot be committed to"):
         try:
-            with candles.transaction() as change, change.update_snapshot().overwrite() as files:
-                for file in old:
-                    files.delete_data_file(file)
-                for file in new:
-                    files.append_data_file(file)
+            with candles.transaction() as change:
+                with change.update_snapshot().overwrite() as files:
+                    for file in old:
+                        files.delete_data_file(file)
+                    for file in new:
+                        files.append_data_file(file)
+                keep_order(change, candles)
         except CommitFailedException as error:
-            remove(candles, [file.file_path for file in new])
+            remove_files(candles, new)
             raise Overtaken(
                 f"{work.exchange} {work.day} was sealed by another maintenance meanwhile: run again to see what is left"
             ) from error
         except (OSError, pa.ArrowException):
-            remove(candles, [file.file_path for file in new])
+            remove_files(candles, new)
             raise
     return sum(file.file_size_in_bytes for file in new)
 
@@ -236,7 +240,7 @@ def _committed(
         try:
             commit(catalog, cold, build)
         except (TierError, OSError, pa.ArrowException):
-            remove(open_table(catalog, cold), [file.file_path for file in files])
+            remove_files(open_table(catalog, cold), files)
             raise
 
 

@@ -1,7 +1,6 @@
 """Ordered rows as data files of one partition, written as they come."""
 
 import uuid
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -77,7 +76,9 @@ class FileWriter:
         if self._open:
             with suppress(OSError, pa.ArrowException):  # it failed already; now it only has to let go of the file
                 self._open.close()
-        remove(self._table, self._paths)
+        for path in self._paths:
+            with suppress(OSError):
+                self._table.io.delete(path)
 
     def _flush(self) -> None:
         if not self._rows:
@@ -122,10 +123,3 @@ class _OpenFile:
             self.writer.close()
         finally:
             self.sink.close()
-
-
-def remove(table: Table, paths: Sequence[str]) -> None:
-    """Remove data files that no snapshot refers to, as far as that works; the rest is an orphan, and goes as one."""
-    for path in paths:
-        with suppress(OSError):
-            table.io.delete(path)
