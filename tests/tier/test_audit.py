@@ -5,7 +5,7 @@ Cold is broken here on purpose: files taken out, put in twice, rewritten with on
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pytest
 from tests.tier.conftest import DAY_NS, START_NS, Platform, trade
+from tests.tier.damage import Row, edit
 
 from k2.core.codec import trades_stream
 from k2.core.types import Frame, Gap, Trade
@@ -22,14 +23,13 @@ from k2.log import Batch, Position
 from k2.log.memory import MemoryLog
 from k2.tier import Progress, TierError, log_side, sides
 from k2.tier.audit import Audit, Scope, audit
-from k2.tier.contents import batches, data_files
+from k2.tier.contents import data_files
 from k2.tier.digests import BLOCK_BITS
 from k2.tier.files import write_files
 from k2.tier.schema import TABLES, TRADES
 from k2.tier.watermark import carried
 
 KRAKEN = trades_stream("kraken")
-Row = dict[str, Any]
 
 
 def filled(platform: Platform) -> Platform:
@@ -48,31 +48,6 @@ def filled(platform: Platform) -> Platform:
     )
     platform.archiver(slice_rows=4).run()
     return platform
-
-
-def edit(platform: Platform, change: Callable[[list[Row]], Iterable[Row]], table: str = "trades") -> None:
-    """Replace all rows of a cold table, in one commit, by what `change` makes of them."""
-    cold = TABLES[table]
-    handle = platform.catalog().load_table(cold.identifier)
-    rows = [
-        row
-        for path in data_files(handle)
-        for batch in batches(handle.io, path, cold.schema.fields)
-        for row in batch.to_pylist()
-    ]
-    new: list[Any] = []
-    for exchange in sorted({row["exchange"] for row in rows}):
-        mine = list(change([row for row in rows if row["exchange"] == exchange]))
-        if mine:
-            new += write_files(handle, cold, pa.Table.from_pylist(mine, cold.arrow))
-    with (
-        handle.transaction() as transaction,
-        transaction.update_snapshot(snapshot_properties=carried(handle)).overwrite() as files,
-    ):
-        for task in handle.scan().plan_files():
-            files.delete_data_file(task.file)
-        for file in new:
-            files.append_data_file(file)
 
 
 def audited(platform: Platform, *tables: str, scope: Scope = Scope()) -> Audit:  # noqa: B008  immutable
@@ -120,7 +95,7 @@ def test_records_that_came_after_the_snapshot_are_not_asked_for(platform: Platfo
 
 def test_rows_whose_file_was_taken_out_are_missing(platform: Platform) -> None:
     filled(platform)
-    edit(platform, lambda rows: [row for row in rows if row["trade_id"] not in (3, 9) or row["epoch"]])
+    edit(platform.catalog(), lambda rows: [row for row in rows if row["trade_id"] not in (3, 9) or row["epoch"]])
     result = audited(platform, "trades")
     assert short(result) == [("missing", "BTC-USD", 0, 2, [3, 9]), ("hole", "BTC-USD", 0, 2, [3, 9])]
     missing = result.findings[0]
@@ -132,7 +107,7 @@ def test_rows_whose_file_was_taken_out_are_missing(platform: Platform) -> None:
 
 def test_a_row_that_stands_twice_is_found_with_its_files(platform: Platform) -> None:
     filled(platform)
-    edit(platform, lambda rows: rows + [row for row in rows if row["trade_id"] == 52] * 2)
+    edit(platform.catalog(), lambda rows: rows + [row for row in rows if row["trade_id"] == 52] * 2)
     result = audited(platform, "trades")
     assert short(result) == [("doubled", "ETH-USDT", 0, 2, [52])]
     assert str(local(platform)) in result.findings[0].shown[0].text
@@ -167,7 +142,7 @@ def test_one_changed_value_is_found_and_told(platform: Platform) -> None:
     platform.put_ids(range(1, 10))
     platform.archiver().run()
     edit(
-        platform,
+        platform.catalog(),
         lambda rows: [
             {**row, change[0]: change[1]} if (change := changes.get(row["trade_id"])) else row for row in rows
         ],
@@ -183,8 +158,10 @@ def test_one_changed_value_is_found_and_told(platform: Platform) -> None:
 
 def test_a_trade_that_no_log_has_is_excess(platform: Platform) -> None:
     filled(platform)
-    edit(platform, lambda rows: rows + [{**row, "trade_id": 11} for row in rows if row["trade_id"] == 10])
-    edit(platform, lambda rows: rows + [{**row, "symbol": "XXX-USD"} for row in rows if row["trade_id"] == 50])
+    edit(platform.catalog(), lambda rows: rows + [{**row, "trade_id": 11} for row in rows if row["trade_id"] == 10])
+    edit(
+        platform.catalog(), lambda rows: rows + [{**row, "symbol": "XXX-USD"} for row in rows if row["trade_id"] == 50]
+    )
     assert found(platform) == [
         ("excess", "XXX-USD", 0, 1, [50]),
         ("excess", "BTC-USD", 0, 1, [11]),
@@ -292,7 +269,7 @@ def test_what_the_log_dropped_is_not_missed_in_it(platform: Platform) -> None:
 def test_after_retention_what_the_log_still_has_is_compared_all_the_same(platform: Platform) -> None:
     _retained(platform)
     edit(
-        platform,
+        platform.catalog(),
         lambda rows: [
             {**row, "side": "sell"} if row["trade_id"] in (3, 15) else row
             for row in rows
@@ -309,13 +286,15 @@ def test_after_retention_what_the_log_still_has_is_compared_all_the_same(platfor
 def test_after_retention_only_what_was_received_since_can_be_excess(platform: Platform) -> None:
     later = _retained(platform)
     new = [{"trade_id": 21, "recv_ts_ns": later}, {"trade_id": 0, "recv_ts_ns": 77}]
-    edit(platform, lambda rows: rows + [{**row, **one} for row in rows if row["trade_id"] == 20 for one in new])
+    edit(
+        platform.catalog(), lambda rows: rows + [{**row, **one} for row in rows if row["trade_id"] == 20 for one in new]
+    )
     assert found(platform) == [("excess", "BTC-USD", 0, 1, [21])]
 
 
 def test_after_retention_rows_that_stand_twice_are_found_though_the_log_has_them_no_more(platform: Platform) -> None:
     _retained(platform)
-    edit(platform, lambda rows: rows + [row for row in rows if row["trade_id"] in (2, 14)])
+    edit(platform.catalog(), lambda rows: rows + [row for row in rows if row["trade_id"] in (2, 14)])
     assert found(platform) == [("doubled", "BTC-USD", 0, 2, [2, 14])]
 
 
@@ -330,7 +309,7 @@ def test_a_byte_of_a_frame_a_frame_less_and_one_too_many(platform: Platform) -> 
         kept = [{**row, **changed.get(row["log_offset"], {})} for row in rows if row["log_offset"] != 7]
         return [*kept, {**rows[0], "log_offset": 99}]
 
-    edit(platform, broken, "frames")
+    edit(platform.catalog(), broken, "frames")
     result = audited(platform, "frames")
     assert short(result) == [
         ("differs", "", 0, 2, [4, 5]),
@@ -343,7 +322,7 @@ def test_a_byte_of_a_frame_a_frame_less_and_one_too_many(platform: Platform) -> 
 def test_an_event_of_the_ledger_that_says_something_else(platform: Platform) -> None:
     filled(platform)
     more = [{"first_id": 7, "last_id": 9}]
-    edit(platform, lambda rows: [{**row, "missing": more} if row["missing"] else row for row in rows], "gaps")
+    edit(platform.catalog(), lambda rows: [{**row, "missing": more} if row["missing"] else row for row in rows], "gaps")
     (one,) = audited(platform, "gaps").findings
     assert (one.kind, one.shown[0].id) == ("differs", 2)
     assert "missing: [(7,8)] in the log, [(7,9)] in cold" in one.shown[0].text
@@ -383,7 +362,7 @@ def test_a_hole_whose_trades_the_log_has_by_now_is_none(platform: Platform) -> N
 
 def test_a_scope_bounds_what_is_compared(platform: Platform) -> None:
     filled(platform)
-    edit(platform, lambda rows: [row for row in rows if row["trade_id"] not in (3, 9, 53) or row["epoch"]])
+    edit(platform.catalog(), lambda rows: [row for row in rows if row["trade_id"] not in (3, 9, 53) or row["epoch"]])
     first_day = date(2026, 1, 1)
     assert found(platform, scope=Scope("kraken", day=first_day)) == [
         ("missing", "BTC-USD", 0, 1, [3]),
@@ -421,7 +400,7 @@ def test_records_that_a_repair_cut_out_shift_nothing(platform: Platform) -> None
     platform.log = CutLog()
     platform.put_ids([*range(1, 4), 91, 92, 93, *range(4, 12)])
     platform.archiver().run()
-    edit(platform, lambda rows: [row for row in rows if row["trade_id"] != 8])
+    edit(platform.catalog(), lambda rows: [row for row in rows if row["trade_id"] != 8])
     assert found(platform) == [("missing", "BTC-USD", 0, 1, [8]), ("hole", "BTC-USD", 0, 1, [8])]
 
 
@@ -449,7 +428,7 @@ def test_random_damage_is_found_to_the_last_row(platform: Platform, monkeypatch:
             if name in doubled:
                 yield row
 
-    edit(platform, broken)
+    edit(platform.catalog(), broken)
     findings = [one for one in audited(platform, "trades").findings if one.kind != "hole"]
     for kind, expected in (("missing", gone), ("doubled", doubled), ("differs", changed)):
         named = {(one.symbol, row.id) for one in findings if one.kind == kind for row in one.shown}
