@@ -12,6 +12,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
 )
 from pyiceberg.table import Table
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from k2.tier import TierError
 from k2.tier.durable import IMPLEMENTATION
@@ -32,7 +33,10 @@ def open_catalog(folder: Path, properties: Mapping[str, str] | None = None) -> C
             given = {"type": "sql", "uri": f"sqlite:///{folder / CATALOG_FILE}", "py-io-impl": IMPLEMENTATION, **given}
         if given.get("type") == "sql":
             given.setdefault("warehouse", f"file://{folder.absolute() / 'warehouse'}")  # PyIceberg decodes no %20
-        return load_catalog(CATALOG, **given)
+        try:
+            return load_catalog(CATALOG, **given)
+        except SQLAlchemyError:  # another process makes the catalog's own tables in the same moment
+            return load_catalog(CATALOG, **given)
 
 
 def open_table(catalog: Catalog, table: ColdTable) -> Table:
@@ -55,7 +59,7 @@ def tables_of(catalog: Catalog) -> dict[str, Table]:
 
 
 def _create(catalog: Catalog, table: ColdTable) -> Table:
-    with suppress(NamespaceAlreadyExistsError):
+    with suppress(NamespaceAlreadyExistsError, IntegrityError):
         catalog.create_namespace(NAMESPACE)
     try:
         return catalog.create_table(

@@ -54,9 +54,11 @@ def _advice(error: BaseException) -> str:
     if isinstance(error, SQLAlchemyError):
         if "locked" in text:
             return "another process holds the catalog: let it end, then run again"
+        if "full" in text:
+            return _ADVICE[errno.ENOSPC]
         if "readonly" in text:
             return "this user may not write the catalog: mend the permissions, then run again"
-        return "the catalog cannot be used: see that its file is there and whole (or restore it), then run again"
+        return "the catalog cannot be used: see that it is there and whole (or restore it), then run again"
     if isinstance(error, pa.ArrowInvalid | iceberg.ValidationError):
         return "a file of the table is damaged: restore it from a backup, then run again"
     return "mend that, then run again"

@@ -109,17 +109,16 @@ def _write(table: Table, cold: ColdTable, rows: pa.Table) -> DataFile:
         if field.name not in rows.column_names:  # a column newer than this code
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     rows = rows.select(schema.names)
-    footer: list[pq.FileMetaData] = []
     try:
         with table.io.new_output(path).create(overwrite=False) as sink:
             pq.write_table(
                 _as_in_file(rows, schema),
                 sink,
                 row_group_size=ROW_GROUP,
-                metadata_collector=footer,
                 **parquet_options(table, cold, schema),
             )
-        return data_file(table, path, footer[0])
+        with table.io.new_input(path).open() as source:
+            return data_file(table, path, pq.read_metadata(source))
     except BaseException:
         with suppress(OSError):
             table.io.delete(path)
