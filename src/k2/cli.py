@@ -29,6 +29,8 @@ VERBS = {
     "gaps": "k2.commands.read",
     "verify": "k2.commands.verify",
     "archive": "k2.commands.archive",
+    "restore": "k2.commands.restore",
+    "rederive": "k2.commands.restore",
     "bench": "k2.commands.bench",
 }
 

@@ -1,18 +1,24 @@
 """A data folder with a history: frames of a venue made to measure, recorded as the feed does it, and archived."""
 
 import json
-from collections.abc import Iterable, Sequence
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from k2.config import Config, load
+from k2.config import EXCHANGES, Config, load
 from k2.core.codec import GAPS_STREAM, encode_frames, encode_gap, frames_stream, trades_stream
 from k2.core.sequence import Sequences
 from k2.core.session import Decoder
 from k2.core.types import Frame, Gap
 from k2.exchanges import venue
 from k2.log import Entry
-from k2.wire import open_archive, open_log
+from k2.store.loader import Loader
+from k2.wire import open_archive, open_log, open_store
 
 START_MS = 1_767_312_000_000 - 90_000  # 90 s before midnight of 2026-01-02
 DAY_MS = 86_400_000
@@ -82,8 +88,47 @@ class Recording:
     def archive(self) -> None:
         open_archive(self.config, self.log).run()
 
+    def load(self) -> None:
+        """Bring the store up to the end of the log, as a loader that starts does."""
+        stores = open_store(self.config), open_store(self.config)
+        Loader(self.log, *stores, self.config.loader, EXCHANGES).take_over()
+        for store in stores:
+            store.close()
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        store = open_store(self.config)
+        try:
+            return store.rows(sql)
+        finally:
+            store.close()
+
+    def forget_store(self) -> None:
+        shutil.rmtree(self.config.store_dir)
+
     def close(self) -> None:
         self.log.close()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@contextmanager
+def served(config: Config) -> Iterator[None]:
+    """A store process of the folder, while inside."""
+    command = [sys.executable, "-m", "k2", "--data", config.data, "store", "--port", str(config.store.port)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        words = iter(process.stderr.readline, "")
+        assert any("listening" in line for line in words), "the store did not start"
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def history(data: Path, **settings: str) -> Recording:

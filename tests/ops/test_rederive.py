@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from recording import Recording, history, received, trade_frame
 
+from k2.cli import main
 from k2.core.codec import GAPS_STREAM, decode_gap, decode_trade, frames_stream, trades_stream
 from k2.core.exchange import Exchange
 from k2.core.islands import Islands
@@ -104,11 +106,12 @@ def test_the_same_decoder_gives_the_same_history(recorded: Recording, tmp_path: 
     (into / "log").mkdir(parents=True)
     (into / "log" / "broken").write_text("a run that was killed left this")
     (into / NOTES).write_text('{"state": "unfinished"}')
-    found = rederive(recorded.config, into, Wanted(("binance",)))
-    assert passed(found), [check for check in found["checks"] if not check["ok"]]
-    (compared,) = found["results"]["contrast"].values()
-    assert (compared["equal"], compared["shown"]) == (len(records(recorded.log, TRADES)), [])
-    assert found["results"]["verify"]["trades"] == compared["equal"]
+    command = ["--data", recorded.config.data, "rederive", "--into", str(into), "--exchange", "binance"]
+    done = CliRunner().invoke(main, command, env={"K2_METRICS_PORT": "0"})
+    assert done.exit_code == 0, done.output
+    count = len(records(recorded.log, TRADES))
+    assert f"343 frames gave {count} trades: {count} equal, 0 changed, 0 missing, 0 new" in done.output
+    assert f"proven: {count} trades" in done.output
     assert contents(recorded.config.data_dir) == before
     log = open_log(msgspec.structs.replace(recorded.config, data=str(into)))
     for stream in (FRAMES, TRADES):
@@ -118,8 +121,8 @@ def test_the_same_decoder_gives_the_same_history(recorded: Recording, tmp_path: 
     }
     log.close()
     assert msgspec.json.decode((into / NOTES).read_bytes())["results"]["state"] == "finished"
-    with pytest.raises(CannotRederiveError, match="not empty"):
-        rederive(recorded.config, into)
+    done = CliRunner().invoke(main, command)
+    assert (done.exit_code, "is not empty" in done.output) == (2, True)
 
 
 def test_what_another_decoder_does_is_told(

@@ -75,11 +75,11 @@ def verify(
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
-        _show(found)
+        show(found)
     sys.exit(0 if passed(found) else 1)
 
 
-def _show(found: Result) -> None:
+def show(found: Result) -> None:
     results = found["results"]
     rows = [[_cell(one[column]) for column in SYMBOL_COLUMNS] for one in results["symbols"]]
     if sys.stdout.isatty():
