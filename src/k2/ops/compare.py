@@ -47,8 +47,7 @@ def compare_candles(
 
 def _older_than_log(side: LogSide, stored: Candle) -> bool:
     """The log no longer retains the candle's first trades: it cannot be recomputed."""
-    first = side.builder.present(stored.exchange, stored.symbol).first
-    return not side.from_beginning(stored.exchange) and (first is None or stored.first_trade_id < first)
+    return stored.first_trade_id < side.floor((stored.exchange, stored.symbol, 0))
 
 
 def _grew_into(before: Candle | None, stored: Candle, newer: Sequence[Trade], width: int) -> bool:

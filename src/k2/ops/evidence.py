@@ -96,10 +96,25 @@ class LogSide:
         self.sums: dict[Counter, Sums] = {}
         self.duplicates: dict[Counter, int] = {}
         self.ledger: dict[tuple[str, str, int, int], Gap] = {}
+        self._first_live: dict[Counter, int] = {}
+        self._whole = {exchange for stream, exchange in self.streams.items() if self.starts[stream] == 0}
+
+    def floor(self, counter: Counter) -> int:
+        """The id from which on the log still has all that was ever captured of a counter; 0: it has everything.
+
+        What was back-filled may lie before it: the log has it because it came late.
+        """
+        if self.from_beginning(counter[0]):
+            return 0
+        return self._first_live.get(counter) or (self.builder.present(*counter).last or 0) + 1
+
+    def floors(self, exchange: str) -> dict[Counter, int]:
+        """The floor of every counter of an exchange that the log has trades of."""
+        return {} if self.from_beginning(exchange) else {c: self.floor(c) for c in self.ids if c[0] == exchange}
 
     def from_beginning(self, exchange: str) -> bool:
         """The log still has the exchange's first trade."""
-        return self.starts[trades_stream(exchange)] == 0
+        return exchange in self._whole
 
     def states(self) -> dict[tuple[str, str, int, int], tuple[str, int]]:
         """State and last id of every gap, by exchange, symbol, epoch and first id."""
@@ -139,25 +154,33 @@ class LogSide:
             if self.scope.symbol not in (None, trade.symbol):
                 continue
             counter = (trade.exchange, trade.symbol, trade.epoch)
+            if trade.source == "live":
+                self._first_live.setdefault(counter, trade.trade_id)
             if not self.scope.covers(trade):
                 self.builder.present(*counter).add(trade.trade_id)
             elif self.builder.add(trade):
                 self.ids.setdefault(counter, Islands()).add(trade.trade_id)
-                self.sums[counter] = self.sums.get(counter, Sums()).plus(trade)
+                if trade.trade_id >= self.floor(counter):
+                    self.sums[counter] = self.sums.get(counter, Sums()).plus(trade)
                 found.append(trade)
             else:
                 self.duplicates[counter] = self.duplicates.get(counter, 0) + 1
 
 
-def stored_trades(store: Store, scope: Scope, exchange: str) -> dict[Counter, Stored]:
-    """The ids of every counter of an exchange, from silver_trades. Raises StoreError."""
+def stored_trades(store: Store, scope: Scope, exchange: str, floors: Mapping[Counter, int]) -> dict[Counter, Stored]:
+    """The ids of every counter of an exchange, hot and cold as one. Raises StoreError.
+
+    The sums are over the ids from the counter's floor on.
+    """
+    summed = _from_floor(floors)
     condition = scope.condition(exchange, "toUnixTimestamp64Nano(exchange_ts)")
     found: dict[Counter, Stored] = {}
     for row in store.rows(
         f"SELECT symbol, epoch, intDiv(trade_id, {BLOCK}) AS block, count(), groupBitmap(toUInt64(trade_id)),"
-        " min(trade_id), max(trade_id), toString(sum(toInt256(toUnixTimestamp64Nano(exchange_ts)))),"
-        " toString(sum(toInt256(toUnixTimestamp64Nano(recv_ts)))), countIf(side = 'buy'), countIf(source = 'backfill')"
-        f" FROM k2.silver_trades WHERE {condition} GROUP BY symbol, epoch, block ORDER BY symbol, epoch, block"
+        f" min(trade_id), max(trade_id), toString(sumIf(toInt256(toUnixTimestamp64Nano(exchange_ts)), {summed})),"
+        f" toString(sumIf(toInt256(toUnixTimestamp64Nano(recv_ts)), {summed})), countIf(side = 'buy' AND {summed}),"
+        f" countIf(source = 'backfill' AND {summed})"
+        f" FROM k2.trades WHERE {condition} GROUP BY symbol, epoch, block ORDER BY symbol, epoch, block"
     ):
         symbol, epoch, block, count, distinct, first, last = row[:7]
         sums = [int(number) for number in row[7:]]
@@ -167,13 +190,22 @@ def stored_trades(store: Store, scope: Scope, exchange: str) -> dict[Counter, St
             ids.add_range(first, last)
         else:
             for (number,) in store.rows(
-                f"SELECT DISTINCT trade_id FROM k2.silver_trades WHERE {condition} AND symbol = '{symbol}'"
+                f"SELECT DISTINCT trade_id FROM k2.trades WHERE {condition} AND symbol = '{symbol}'"
                 f" AND epoch = {epoch} AND trade_id >= {block * BLOCK} AND trade_id < {(block + 1) * BLOCK}"
                 " ORDER BY trade_id"
             ):
                 ids.add(number)
         found[counter] = Stored(ids, rows + count, Sums(*(a + b for a, b in zip(before, sums, strict=True))))
     return found
+
+
+def _from_floor(floors: Mapping[Counter, int]) -> str:
+    """SQL: is the trade's id at or past its counter's floor?"""
+    if not floors:
+        return "1"
+    names = ", ".join(f"'{symbol}/{epoch}'" for _, symbol, epoch in floors)
+    firsts = ", ".join(f"toInt64({first})" for first in floors.values())
+    return f"trade_id >= transform(concat(symbol, '/', toString(epoch)), [{names}], [{firsts}], toInt64(0))"
 
 
 def stored_candles(store: Store, scope: Scope, exchange: str, interval: str, width: int) -> list[Candle]:

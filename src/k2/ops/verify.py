@@ -1,5 +1,5 @@
-"""The proof: every trade of the log is in the store once, none is missing between the first and the last id, and every
-candle equals its recomputation from the log.
+"""The proof: every trade of the log is in the store once (hot and cold as one), none is missing between the first and
+the last id, and every candle equals its recomputation from the log.
 
 It may be asked while everything runs. What came in meanwhile is told apart: a candle that grew must equal the
 recomputed one with as many of the newer trades, in the log's order, as it has more.
@@ -88,7 +88,7 @@ class Round:
         answered: dict[str, list[Candle]] = {interval: [] for interval in INTERVALS}
         for exchange in side.scope.exchanges:
             say(f"asking the store about {exchange}")
-            stored |= stored_trades(store, side.scope, exchange)
+            stored |= stored_trades(store, side.scope, exchange, side.floors(exchange))
             for interval, width in INTERVALS.items():
                 answered[interval] += stored_candles(store, side.scope, exchange, interval, width)
         gaps = stored_gaps(store, side.scope)
@@ -146,7 +146,7 @@ class Round:
     def _equals_log(self, counter: Counter, have: Stored, logged: Islands) -> bool:
         """All that the log held is stored, and nothing is stored that it does not hold now."""
         now = self.side.ids.get(counter, Islands())
-        floor = 0 if self.side.from_beginning(counter[0]) else now.first or 0
+        floor = self.side.floor(counter)
         return not any(have.ids.holes(*pair) for pair in logged.to_list()) and not any(
             now.holes(max(first, floor), last) for first, last in have.ids.to_list() if last >= floor
         )

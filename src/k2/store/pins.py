@@ -230,8 +230,8 @@ def _forget_old(store: Store, name: str, root: Path) -> None:
         "SELECT number, metadata, dateDiff('second', pinned_at, now64(6)) FROM k2.pins"
         f" WHERE name = {literal(name)} ORDER BY number DESC LIMIT {_MARKS}"
     )
-    replaced_s = [-1, *(int(age) for _, _, age in rows)]
-    kept = [row for row, age in zip(rows, replaced_s, strict=False) if age < KEPT_S]
+    replaced_s = [int(age) for _, _, age in rows]
+    kept = rows[:1] + [row for row, age in zip(rows[1:], replaced_s, strict=False) if age < KEPT_S]
     numbers = {int(number) for number, _, _ in kept}
     for (table,) in store.rows(f"SELECT name FROM system.tables WHERE database = '{SNAPSHOTS}'"):
         of, _, number = table.rpartition("_")
