@@ -28,7 +28,9 @@ from k2.tier.contents import ALL, data_files, rows_of
 from k2.tier.density import Counter, Event, Hole, holes, ledger
 from k2.tier.digests import Digester, Form
 from k2.tier.log_side import Stretch
-from k2.tier.schema import GAPS, TABLES
+from k2.tier.proof import Proof
+from k2.tier.proven import disproven
+from k2.tier.schema import GAPS, PROOFS, TABLES, TRADES
 from k2.tier.shapes import IDENTITIES
 from k2.tier.watermark import read_offsets
 
@@ -50,6 +52,14 @@ class Scope(NamedTuple):
     def condition(self) -> str:
         parts = [f"exchange = {quoted(self.exchange)}"] if self.exchange else []
         return " AND ".join([*parts, *([f"symbol = {quoted(self.symbol)}"] if self.symbol else [])]) or "1"
+
+    def speaks_of(self, proof: Proof) -> bool:
+        """Whether a proof's trades are in the scope."""
+        return (self.exchange or proof.exchange, self.symbol or proof.symbol, self.day or proof.day) == (
+            proof.exchange,
+            proof.symbol,
+            proof.day,
+        )
 
     def files(self, time_column: str) -> str:
         """Which data files may hold rows of the scope, as PyIceberg's scans understand it."""
@@ -117,10 +127,13 @@ def audit(
     tables: Iterable[str] = tuple(TABLES),
     frames_from_ns: int = 0,
     on_progress: Say | None = None,
+    *,
+    proofs: bool = True,
 ) -> Audit:
     """Compare cold with the log, or with the hot store if one is given (the log then tells what is under way).
 
-    `frames_from_ns`: the hot store keeps frames received since then. Nothing is written anywhere; memory stays bounded.
+    `frames_from_ns`: the hot store keeps frames received since then. `proofs`: sealed days are read once more, against
+    their proofs. Nothing is written but temporary files; memory stays bounded.
     Raises TierError (also if this process has another embedded store open), LogError, StoreError.
     """
     begun = time.perf_counter()
@@ -134,7 +147,15 @@ def audit(
                 one = _TableAudit(digester, found[name], log, store, scope, frames_from_ns, on_progress)
                 compared[name] = one.run(events)
                 findings += one.findings
+    if proofs and TRADES.name in compared and PROOFS.name in found:
+        findings += _disproven(found, scope, on_progress)
     return Audit("hot" if store else "log", compared, findings, time.perf_counter() - begun)
+
+
+def _disproven(tables: Mapping[str, Table], scope: Scope, say: Say | None) -> list[Finding]:
+    count = _Counting(PROOFS.name, say, 0)
+    found = disproven(tables[TRADES.name], tables[PROOFS.name], scope.speaks_of, count)
+    return [Finding("proof", PROOFS.name, one.exchange, one.symbol, one.epoch, 1, one.text) for one in found]
 
 
 class _TableAudit:
@@ -178,7 +199,7 @@ class _TableAudit:
             self._digester, form, cold, other, tail if against.tail else None, day, against.first_may_be_gone, count
         )
         self._tell(result, cold, other.name)
-        if name == "trades":
+        if self._cold is TRADES:
             self._tell_holes(result.ids, events, tail)
         snapshot = self._table.current_snapshot()
         return Compared(snapshot.snapshot_id if snapshot else None, self._offsets, result.rows, result.other_rows)
