@@ -10,7 +10,10 @@ from pyiceberg.table.update import AddSnapshotUpdate
 
 def keep_order(transaction: Transaction, table: Table) -> None:
     """Call it last in a transaction on `table`: a new snapshot is then at least a millisecond after the one before."""
-    last = table.metadata.last_updated_ms
-    for update in transaction._updates:
-        if isinstance(update, AddSnapshotUpdate) and update.snapshot.timestamp_ms <= last:
-            update.snapshot = update.snapshot.model_copy(update={"timestamp_ms": last + 1})
+    least = table.metadata.last_updated_ms + 1
+    transaction._updates = tuple(
+        update.model_copy(update={"snapshot": update.snapshot.model_copy(update={"timestamp_ms": least})})
+        if isinstance(update, AddSnapshotUpdate) and update.snapshot.timestamp_ms < least
+        else update
+        for update in transaction._updates
+    )

@@ -9,9 +9,13 @@ and digest differ (a snapshot was rolled back, say), the ids are read from the t
 from collections.abc import Mapping
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyiceberg.table import Table
 
 from k2.tier import TierError
+from k2.tier.faults import told
 from k2.tier.identities import Identities, digest
 from k2.tier.names import IDENTITIES, OFFSETS
 
@@ -61,12 +65,12 @@ def read_identities(table: Table) -> Identities:
 def identities_of_rows(table: Table) -> Identities:
     """The trades that the current snapshot has, from its rows: slow, and needs no one's word."""
     found = Identities()
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    scan = table.scan(selected_fields=("exchange", "symbol", "epoch", "trade_id"))
-    for batch in scan.to_arrow_batch_reader():
-        rows = pa.Table.from_batches([batch])
-        for exchange in pc.unique(rows["exchange"]).to_pylist():
-            found.add(exchange, rows.filter(pc.equal(rows["exchange"], exchange)))
+    names = ["exchange", "symbol", "epoch", "trade_id"]
+    for task in table.scan(selected_fields=tuple(names)).plan_files():
+        path = task.file.file_path
+        with told(f"the data file {path} cannot be read"), table.io.new_input(path).open() as source:
+            for batch in pq.ParquetFile(source).iter_batches(columns=names):
+                rows = pa.Table.from_batches([batch])
+                for exchange in pc.unique(rows["exchange"]).to_pylist():
+                    found.add(exchange, rows.filter(pc.equal(rows["exchange"], exchange)))
     return found
