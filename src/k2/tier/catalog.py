@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pyarrow.fs import FileSelector
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
@@ -11,6 +12,8 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
+from pyiceberg.io import load_file_io
+from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -59,6 +62,7 @@ def tables_of(catalog: Catalog) -> dict[str, Table]:
 
 
 def _create(catalog: Catalog, table: ColdTable) -> Table:
+    _refuse_forgotten(catalog, table)
     with suppress(NamespaceAlreadyExistsError, IntegrityError):
         catalog.create_namespace(NAMESPACE)
     try:
@@ -71,6 +75,23 @@ def _create(catalog: Catalog, table: ColdTable) -> Table:
         )
     except TableAlreadyExistsError:
         return catalog.load_table(table.identifier)
+
+
+def _refuse_forgotten(catalog: Catalog, table: ColdTable) -> None:
+    """A table that would be made over data of an older one is no new table: its catalog is lost."""
+    warehouse = catalog.properties.get("warehouse", "")
+    if "://" not in warehouse:
+        return  # the catalog's server knows where its tables lie
+    folder = f"{warehouse.rstrip('/')}/{NAMESPACE}/{table.name}/data"
+    io = load_file_io(dict(catalog.properties), folder)
+    if not isinstance(io, PyArrowFileIO):
+        return
+    scheme, netloc, path = io.parse_location(folder, io.properties)
+    if io.fs_by_scheme(scheme, netloc).get_file_info(FileSelector(path, allow_not_found=True)):
+        raise TierError(
+            f"the catalog knows no {table.identifier}, but {folder} holds its data: put the catalog's file back (or, if"
+            " there is no copy of it, register the newest metadata file of each table with PyIceberg's register_table)"
+        )
 
 
 def never_retries(table: Table) -> bool:
