@@ -148,7 +148,7 @@ def _numbered(batch: Batch) -> Iterable[tuple[int, bytes]]:
 
 
 def _commit(store: Store, generation: Generation, positions: Mapping[str, int], incarnation: int) -> None:
-    """The commit row, on condition that every trade of the generation stands in the base."""
+    """The commit row, on condition that it came whole and that every trade of the generation stands in the base."""
     entries = ", ".join(f"'{stream}', {offset}" for stream, offset in positions.items())
     times = generation.touched.times if generation.trades else "0"
     store.insert(
@@ -156,6 +156,6 @@ def _commit(store: Store, generation: Generation, positions: Mapping[str, int], 
         f" SELECT {generation.number}, {incarnation}, now64(6), CAST(map({entries}), 'Map(String, UInt64)'), line"
         f" FROM input('line String') WHERE {fence(incarnation)} AND NOT throwIf((SELECT count() FROM k2.silver_base"
         f" WHERE generation = {generation.number} AND {times}) != {generation.trades}, 'trades are missing')"
-        " FORMAT LineAsString",
+        f" AND NOT throwIf(length(line) != {len(generation.islands)}, 'the commit came in part') FORMAT LineAsString",
         generation.islands,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar
 
@@ -43,10 +43,13 @@ class Gate:
         finally:
             self._slots.release()
 
+    def submit(self, function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> Future[_T]:
+        """Run a blocking function in a thread of this gate. Done means that it has ended, or will never begin."""
+        return self._pool.submit(function, *arguments, **named)
+
     def run(self, function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> "asyncio.Future[_T]":
-        """Run a blocking function in a thread of this gate."""
-        loop = asyncio.get_running_loop()
-        return asyncio.wrap_future(self._pool.submit(function, *arguments, **named), loop=loop)
+        """The same, to be awaited. Who is cancelled meanwhile goes away; the function may still be running then."""
+        return asyncio.wrap_future(self.submit(function, *arguments, **named))
 
     async def close(self) -> None:
         """Wait for the threads to end."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 
 from aiohttp import web
 
@@ -15,6 +16,8 @@ from k2.store.server.native import Blocks
 from k2.store.server.pipes import Feed, Pipe
 from k2.store.server.status import refusal
 from k2.store.server.work import INLINE, Work
+
+STOP_WITHIN = 10.0
 
 
 class Turn:
@@ -55,14 +58,9 @@ class Turn:
     async def _select(self, headers: dict[str, str]) -> web.StreamResponse:
         pipe = Pipe(self._revision())
         ask = self._ask._replace(encoding="") if self._revision() else self._ask
-
-        def run() -> Answer:
-            try:
-                return self._work.select(ask, self._statement, self._form, pipe.writer, self._incoming.files)
-            finally:
-                pipe.close_writer()
-
-        done = self._gate.run(run)
+        work = self._gate.submit(self._work.select, ask, self._statement, self._form, pipe.writer, self._incoming.files)
+        work.add_done_callback(lambda _: pipe.close_writer())
+        done = asyncio.wrap_future(work)
         try:
             chunks, whole = await answers.held(pipe)
             packed = {**headers, "Content-Type": answers.content_type(self._form)}
@@ -123,10 +121,15 @@ class Turn:
         return await self._gate.run(self._work.insert, self._ask, self._statement, self._form, bytes(whole))
 
     async def _insert_stream(self, first: bytes, rest: AsyncIterator[bytes] | None) -> Answer:
-        """The data go through a pipe that the engine reads as a file, as they come."""
+        """The data go through a pipe that the engine reads as a file, as they come.
+
+        Its end is closed only when the statement is over, whoever has gone away: the engine opens it by its number, and
+        that number must not be another statement's by then.
+        """
         feed = Feed()
-        done = self._gate.run(self._work.insert_from, self._ask, self._statement, self._form, feed.reader)
-        done.add_done_callback(lambda _: feed.close_reader())
+        work = self._gate.submit(self._work.insert_from, self._ask, self._statement, self._form, feed.reader)
+        work.add_done_callback(lambda _: feed.close_reader())
+        done = asyncio.wrap_future(work)
         done.add_done_callback(_heard)
         try:
             reading = await feed.write(first)
@@ -134,12 +137,19 @@ class Turn:
                 async for piece in rest:
                     reading = reading and await feed.write(piece)
         except BaseException:
-            # The data that came must not count as all of them.
-            await asyncio.shield(asyncio.to_thread(self._work.kill, self._ask.query_id))
+            await asyncio.shield(asyncio.to_thread(self._stop, work))
             raise
         finally:
             feed.close()
         return await done
+
+    def _stop(self, work: "Future[Answer]") -> None:
+        """The data that came must not count as all of them: the engine has to know before it sees their end."""
+        deadline = time.monotonic() + STOP_WITHIN
+        while not work.cancel() and not work.done() and not self._work.kill(self._ask.query_id):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.005)
 
 
 def _heard(done: "asyncio.Future[Answer]") -> None:

@@ -79,11 +79,11 @@ class Work:
         text = from_file(statement.head.decode("utf-8", "surrogateescape"), mark(ask.query_id) + form, source)
         return self._on(ask, statement, text.encode("utf-8", "surrogateescape"), "TabSeparated", ())
 
-    def kill(self, query_id: str) -> None:
-        """Ask the engine to stop a statement."""
+    def kill(self, query_id: str) -> bool:
+        """Tell the engine to stop a statement; False if it knows none of this id (yet, or any more)."""
         connection = self._connections.bare("")
         try:
-            connection.run(f"KILL QUERY WHERE {_bearing(query_id)} ASYNC")
+            return bool(connection.run(f"KILL QUERY WHERE {_bearing(query_id)} ASYNC").body)
         finally:
             connection.close()
 
