@@ -22,7 +22,7 @@ def resolve(store: Store, text: str, now_ns: int) -> int:
     moments = {str(snapshot): int(at) for _, snapshot, at in shown}
     if text in moments:
         return moments[text]
-    moment = _moment(text, now_ns)
+    moment = moment_ms(text, now_ns)
     if moment is None:
         raise StoreError(
             f"{text!r} is no snapshot that the store shows, and no time: write a snapshot's id (k2 archive snapshots),"
@@ -47,7 +47,9 @@ def _utc(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _moment(text: str, now_ns: int) -> int | None:
+def moment_ms(text: str, now_ns: int) -> int | None:
+    """A time that a person wrote, in ms since 1970: RFC 3339 (UTC where it does not say), ns since 1970, or how long ago
+    (`-15m`). None: it is no time."""
     if relative := _RELATIVE.match(text):
         return now_ns // 1_000_000 - int(relative[1]) * _SECONDS[relative[2]] * 1000
     if text.isdigit():

@@ -6,9 +6,8 @@ that is not in the log (`against.py` says exactly what the other side must have)
 counter's ids must be one that the gap ledger in cold calls unavailable. A log that grows meanwhile changes nothing.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
@@ -19,22 +18,20 @@ from k2.core.islands import Islands
 from k2.log import Log
 from k2.store import Store
 from k2.store.embedded import quoted
-from k2.tier import Progress
 from k2.tier.against import Tail, against_hot, against_log, exchange_of, other_side, tail_of
 from k2.tier.catalog import tables_of
 from k2.tier.cold_side import ColdSide
 from k2.tier.compare import DIFFERS, DOUBLED, EXCESS, MISSING, SHOWN, Comparison, Shown, compare, ids_of
 from k2.tier.contents import ALL, data_files, rows_of
+from k2.tier.counting import Counting, Say
 from k2.tier.density import Counter, Event, Hole, holes, ledger
 from k2.tier.digests import Digester, Form
 from k2.tier.log_side import Stretch
 from k2.tier.proof import Proof
 from k2.tier.proven import disproven
 from k2.tier.schema import GAPS, PROOFS, TABLES, TRADES
-from k2.tier.shapes import IDENTITIES
+from k2.tier.shapes import IDENTITIES, audited_schema
 from k2.tier.watermark import read_offsets
-
-Say = Callable[[Progress], object]
 
 
 class Scope(NamedTuple):
@@ -153,7 +150,7 @@ def audit(
 
 
 def _disproven(tables: Mapping[str, Table], scope: Scope, say: Say | None) -> list[Finding]:
-    count = _Counting(PROOFS.name, say, 0)
+    count = Counting(PROOFS.name, say, 0)
     found = disproven(tables[TRADES.name], tables[PROOFS.name], scope.speaks_of, count)
     return [Finding("proof", PROOFS.name, one.exchange, one.symbol, one.epoch, 1, one.text) for one in found]
 
@@ -188,13 +185,13 @@ class _TableAudit:
             against = against_hot(self._store, name, self._offsets, self._frames_from_ns)
         else:
             against = against_log(self._log, name, stretches)
-        form = Form(self._cold.schema, IDENTITIES[name], self._scope.condition, against.must)
+        form = Form(audited_schema(name), IDENTITIES[name], self._scope.condition, against.must)
         bounded = form._replace(where=f"({form.where}) AND {against.where}")
         files = data_files(self._table, where=self._scope.files(self._cold.day)).values()
         cold = ColdSide(self._digester, self._table.io, form, files)
         other = other_side(self._digester, self._log, self._store, bounded, name, stretches)
         tail = tail_of(self._digester, self._log, self._store, form, name, self._offsets, self._scope.exchange)
-        count = _Counting(name, self._say, cold.rows + sum(one.end - one.start for one in stretches))
+        count = Counting(name, self._say, cold.rows + sum(one.end - one.start for one in stretches))
         result = compare(
             self._digester, form, cold, other, tail if against.tail else None, day, against.first_may_be_gone, count
         )
@@ -267,28 +264,11 @@ class _TableAudit:
         ids: dict[Counter, Islands] = {}
         for (exchange, symbol), (first, last) in bounds.items():
             scope = Scope(exchange, symbol)
-            form = Form(self._cold.schema, IDENTITIES["trades"], scope.condition)
+            form = Form(audited_schema("trades"), IDENTITIES["trades"], scope.condition)
             within = f"{scope.files(self._cold.day)} and trade_id >= {first} and trade_id <= {last}"
             files = data_files(self._table, where=within).values()
             ids |= ids_of(ColdSide(self._digester, self._table.io, form, files).groups(_quietly))[0]
         return ids
-
-
-class _Counting:
-    """Tells progress, from whichever thread reads."""
-
-    def __init__(self, table: str, say: Say | None, total: int) -> None:
-        self._table = table
-        self._say = say
-        self._total = total
-        self._done = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, rows: int) -> None:
-        with self._lock:
-            self._done += rows
-            if self._say:
-                self._say(Progress(self._table, self._done, max(self._total, self._done)))
 
 
 def _quietly(rows: int) -> None:

@@ -55,12 +55,14 @@ def compare(
     day: int | None = None,
     first_may_be_gone: bool = False,
     on_rows: Count = lambda _: None,
+    each_once: bool = False,
 ) -> Comparison:
     """Compare cold with another side, both ways. Raises TierError, LogError, StoreError.
 
     `tail` has what the other side may have and cold not yet, or the reverse. `day` (days since 1970): only rows of it.
     `first_may_be_gone`: of a row that the other side has several times the first counts; it may have been dropped, so
-    content is compared only where the other side must have the row.
+    content is compared only where the other side must have the row. `each_once`: the other side has no row twice; then
+    blocks that only one side has are counted without being looked into, but for the first rows.
     """
     in_other = other.groups(on_rows)
     in_tail = tail.groups(on_rows) if tail else {}
@@ -68,6 +70,10 @@ def compare(
     ids, doubled = ids_of(in_cold)
     blocks = _suspicious(in_cold, in_other, in_tail, day) | doubled
     found: list[Found] = []
+    if each_once:
+        counted = _one_sided(blocks - doubled, in_cold, in_other)
+        blocks -= {block for block, _ in counted}
+        found += [one for _, one in counted]
     for part in _parts(_in_order(blocks, in_other)):
         digester.execute(table_of_sides(form.schema))
         cold.look_into("cold", part, in_cold)
@@ -117,6 +123,26 @@ def _in_order(blocks: set[Block], groups: Groups) -> list[Block]:
     for key, group in groups.items():
         first[key.of] = min(group.first, first.get(key.of, group.first))
     return sorted(blocks, key=lambda block: (first.get(block, 0), block))
+
+
+def _one_sided(blocks: set[Block], cold: Groups, other: Groups) -> list[tuple[Block, Found]]:
+    """Blocks that one side has and the other does not, but for the first of each counter, which are to be shown."""
+    rows: dict[str, dict[Block, int]] = {EXCESS: {}, MISSING: {}}
+    for kind, groups in ((EXCESS, cold), (MISSING, other)):
+        for key, group in groups.items():
+            rows[kind][key.of] = rows[kind].get(key.of, 0) + group.rows
+    shown: dict[tuple[str, str, str, int], int] = {}
+    found = []
+    for block in sorted(blocks):
+        if (block in rows[EXCESS]) == (block in rows[MISSING]):
+            continue
+        kind = EXCESS if block in rows[EXCESS] else MISSING
+        exchange, symbol, epoch, _ = block
+        of = (kind, exchange, symbol, epoch)
+        if shown.get(of, 0) >= SHOWN:
+            found.append((block, Found(*of, rows[kind][block], ())))
+        shown[of] = shown.get(of, 0) + rows[kind][block]
+    return found
 
 
 def _parts(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
@@ -192,7 +218,7 @@ def _words(kind: str, names: list[str], rows: dict[str, list[tuple[Any, ...]]], 
             if a != b
         ]
         return f"{'; '.join(differing)} ({', '.join(paths)})"
-    return f"in {', '.join(paths)}"
+    return f"{_told(names, rows['cold'][0][1:])} ({', '.join(paths)})"
 
 
 def _told(names: list[str], values: Sequence[Any]) -> str:

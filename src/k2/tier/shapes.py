@@ -25,7 +25,7 @@ from pyiceberg.types import (
 )
 
 from k2.core.codec import FRAME_STRUCTURE
-from k2.tier.names import NAMESPACE
+from k2.tier.schema import TABLES
 
 NS_A_DAY = 86_400_000_000_000
 
@@ -69,10 +69,20 @@ def _day(column: str) -> str:
     return f"toInt32(intDiv({column} - positiveModulo({column}, {NS_A_DAY}), {NS_A_DAY}))"
 
 
+_DAY_US = NS_A_DAY // 1000
+
 IDENTITIES = {
     "trades": Identity("exchange", "symbol", "epoch", "trade_id", _day("exchange_ts_ns")),
     "frames": Identity("exchange", "''", "toInt32(0)", "log_offset", _day("recv_ts_ns")),
     "gaps": Identity("exchange", "''", "toInt32(0)", "log_offset", _day("event_ts_ns")),
+    "ohlcv_1m": Identity(
+        "exchange",
+        "symbol",
+        "toInt32(0)",
+        "intDiv(window_start, 60000000)",
+        f"toInt32(intDiv(window_start - positiveModulo(window_start, {_DAY_US}), {_DAY_US}))",
+    ),
+    "proofs": Identity("exchange", "symbol", "epoch", "toInt64(day) * 1000000 + revision", "day"),
 }
 
 
@@ -209,8 +219,7 @@ SOURCES = {
     ),
 }
 
-STREAM_TABLES = tuple(SOURCES)
 
-
-def identifier(table: str) -> str:
-    return f"{NAMESPACE}.{table}"
+def audited_schema(table: str) -> Schema:
+    """The columns of a table that the log determines, by their names here."""
+    return Schema(*(column for column in TABLES[table].schema.fields if column.name in SOURCES[table].columns))
