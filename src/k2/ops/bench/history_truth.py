@@ -17,7 +17,8 @@ Sums = tuple[int, ...]
 
 TRADES_SQL = f"""
 SELECT exchange, symbol, epoch, count(), uniqExact(trade_id), toString(sum(toInt128(trade_id))),
-    toString(sum(price)), toString(sum(price * (trade_id % {ID_MARKS}))), toString(sum(quantity)),
+    toDecimalString(sum(price), {_PLACES}), toDecimalString(sum(price * (trade_id % {ID_MARKS})), {_PLACES}),
+    toDecimalString(sum(quantity), {_PLACES}),
     toString(sum(toInt128(exchange_ts_ns))), toString(sum(toInt128(recv_ts_ns))),
     countIf(side = 'buy'), countIf(source = 'backfill')
 FROM cold_trades WHERE exchange = '{{exchange}}' GROUP BY exchange, symbol, epoch"""
@@ -122,10 +123,10 @@ def _compare(found: Difference, wanted: Mapping[Any, Sums], have: Mapping[Any, S
 
 
 def _plain(values: Iterable[Any]) -> Sums:
-    """Numbers as they come: decimals in units of the last place of a cold table's."""
+    """Numbers as they come: decimals, which have all their places, in units of the last one."""
     return tuple(_units(str(value)) for value in values)
 
 
 def _units(text: str) -> int:
-    whole, point, fraction = text.partition(".")
-    return int(whole + fraction.ljust(_PLACES, "0")) if point else int(whole)
+    whole, _, fraction = text.partition(".")
+    return int(whole + fraction)
