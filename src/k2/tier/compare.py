@@ -213,7 +213,7 @@ def _words(kind: str, names: list[str], rows: dict[str, list[tuple[Any, ...]]], 
         _, *want = rows["other"][0]
         _, *have = rows["cold"][0]
         differing = [
-            f"{name}: {_short(a)} in {other}, {_short(b)} in cold"
+            f"{name}: {_short(a)} in {other}, {_short(b)} in {cold.name}"
             for name, a, b in zip(names, want, have, strict=True)
             if a != b
         ]
