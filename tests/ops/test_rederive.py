@@ -16,6 +16,7 @@ from k2.core.exchange import Exchange
 from k2.core.islands import Islands
 from k2.core.types import Event, Frame, Gap, Trade
 from k2.exchanges import venue
+from k2.feed.resume import resume
 from k2.log import Log
 from k2.log.memory import MemoryLog
 from k2.ops import rederive as rederiving
@@ -119,6 +120,7 @@ def test_the_same_decoder_gives_the_same_history(recorded: Recording, tmp_path: 
     assert {key: gap.state for key, gap in latest(log).items()} == {
         key: gap.state for key, gap in latest(recorded.log).items()
     }
+    assert resume(log, "binance").amends == [], "a feed handler would go on here as it would in the old folder"
     log.close()
     assert msgspec.json.decode((into / NOTES).read_bytes())["results"]["state"] == "finished"
     done = CliRunner().invoke(main, command)
@@ -240,7 +242,7 @@ def test_frames_come_in_the_order_of_the_log_from_files_that_overlap(
 
 
 def test_a_damaged_file_of_frames_is_named(tmp_path: Path) -> None:
-    made = Recording(tmp_path)
+    made = Recording(tmp_path / "old")
     made.record([trade_frame(1)])
     made.archive()
     made.close()
@@ -251,6 +253,8 @@ def test_a_damaged_file_of_frames_is_named(tmp_path: Path) -> None:
 
 
 def test_there_must_be_frames(recorded: Recording, tmp_path: Path) -> None:
+    with pytest.raises(CannotRederiveError, match="lies in the old one"):
+        rederive(recorded.config, recorded.config.data_dir / "new")
     with pytest.raises(CannotRederiveError, match="no frames"):
         rederive(recorded.config, tmp_path / "later", Wanted(("binance",), since=received(100_000)))
     empty = msgspec.structs.replace(recorded.config, data=str(tmp_path / "empty"))

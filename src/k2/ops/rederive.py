@@ -113,6 +113,8 @@ def _new_folder(config: Config, into: Path) -> Iterator[Config]:
     """The configuration of the new folder. What an earlier run left unfinished there goes first."""
     into = into.absolute()
     notes = into / NOTES
+    if into.is_relative_to(config.data_dir):
+        raise CannotRederiveError(f"{into} lies in the old one, {config.data_dir}: name a folder beside it")
     if into.exists() and any(into.iterdir()) and not _unfinished(notes):
         raise CannotRederiveError(f"{into} is not empty: name a new folder, for nothing is ever rederived in place")
     target = msgspec.structs.replace(
