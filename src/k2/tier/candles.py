@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.core.islands import Islands
+from k2.tier import TierError
 
 _WIDE = pa.decimal256(38, 18)
-_FACTOR = pa.decimal256(37, 18)  # times _WIDE that gives 76 digits, the most there are: prices stay below 10^19
+_FACTOR = pa.decimal256(37, 18)  # times _WIDE that gives 76 digits, the most there are
+_HIGHEST_PRICE = 10**19
 _exact = Context(prec=120)
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -52,16 +54,18 @@ class MinuteCandles:
         self._minutes: dict[tuple[str, int], _Minute] = {}  # symbol, start in us since 1970
 
     def add(self, symbol: str, epoch: int, rows: pa.Table) -> None:
-        """Put in trades of one symbol and epoch, in order of trade_id, none twice. Raises pyarrow.ArrowInvalid."""
+        """Put in trades of one symbol and epoch, in order of trade_id, none twice. Raises TierError."""
+        if (highest := pc.max(rows["price"]).as_py()) >= _HIGHEST_PRICE:
+            raise TierError(f"a price of {symbol}, {highest}, has more than 19 digits before the point")
         for start, minute in _minutes(epoch, rows):
             known = self._minutes.setdefault((symbol, start), minute)
             if known is not minute:
                 known.join(minute)
 
     def rows(self, exchange: str, present: Mapping[tuple[str, int], Islands]) -> list[dict[str, object]]:
-        """The candles by symbol and time. `present`: all ids that cold has, by symbol and epoch."""
+        """The candles by symbol and time. `present`: all ids that cold has, by symbol and epoch. Raises TierError."""
         return [
-            {"exchange": exchange, "symbol": symbol, **_row(start, minute, present[symbol, minute.first[0]])}
+            {"exchange": exchange, "symbol": symbol, **_row(symbol, start, minute, present[symbol, minute.first[0]])}
             for (symbol, start), minute in sorted(self._minutes.items())
         ]
 
@@ -114,9 +118,11 @@ def _minutes(epoch: int, rows: pa.Table) -> list[tuple[int, _Minute]]:
     ]
 
 
-def _row(start: int, minute: _Minute, present: Islands) -> dict[str, object]:
+def _row(symbol: str, start: int, minute: _Minute, present: Islands) -> dict[str, object]:
     (first_epoch, first), (last_epoch, last) = minute.first, minute.last
     volume, quote = int(minute.volume.scaleb(18, _exact)), int(minute.quote_volume.scaleb(36, _exact))
+    if max(volume, quote // 10**18) >= 10**38:
+        raise TierError(f"a volume of {symbol} at {_1970 + timedelta(microseconds=start)} has more than 20 digits")
     whole = _decimal(quote // 10**18, 18)
     apart = first != present.first and first - 1 not in present
     return {
