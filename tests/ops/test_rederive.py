@@ -156,6 +156,7 @@ def test_what_another_decoder_does_is_told(
     assert (new["symbol"], new["archived"]) == ("SOL-USDT", None)
 
 
+@pytest.mark.slow
 def test_a_part_is_proven_by_itself(recorded: Recording, tmp_path: Path) -> None:
     """It begins after trades that REST brings later, and ends before others come: the ledger says both."""
     wanted = Wanted(("binance",), received(56) - 10, received(180))

@@ -82,8 +82,8 @@ def trades_of(log: Log) -> list[Trade]:
 @pytest.mark.parametrize(
     ("since", "until", "cold"),
     [
-        (None, None, ()),
-        (MIDNIGHT, None, ((0, MIDNIGHT),)),
+        pytest.param(None, None, (), marks=pytest.mark.slow),
+        pytest.param(MIDNIGHT, None, ((0, MIDNIGHT),), marks=pytest.mark.slow),
         (BEGIN + 60_000 * MS, END, ((0, BEGIN + 60_000 * MS), (END, END + 120_000 * MS))),
     ],
 )
@@ -102,7 +102,7 @@ def test_hot_and_cold_answer_as_before(
             again(made)
 
 
-@pytest.mark.parametrize("since", [None, MIDNIGHT])
+@pytest.mark.parametrize("since", [pytest.param(None, marks=pytest.mark.slow), MIDNIGHT])
 def test_a_loader_goes_on_from_there_and_lets_nothing_in_twice(made: Recording, since: int | None) -> None:
     """With trades that are older than what was restored, and one that the archive has already."""
     page = page_frame(range(110, 116), received(250))
@@ -123,6 +123,7 @@ def test_a_loader_goes_on_from_there_and_lets_nothing_in_twice(made: Recording, 
         assert made.rows("SELECT count() FROM k2.trades") == [(len(recorded),)]
 
 
+@pytest.mark.slow
 def test_old_frames_stay_cold(made: Recording) -> None:
     config = made.config
     made.config = msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, frames_days=1.0))
