@@ -21,13 +21,13 @@ from k2.store import Store, StoreError
 from k2.store import seam as seams
 from k2.store.rows import literal
 from k2.store.seam import SNAPSHOTS, Seam
+from k2.tier.names import PINS
 
 if TYPE_CHECKING:
     from k2.tier.heads import Head
 
 TRADES = "trades"
 KEPT_S = 60  # a pin that was replaced stays so long, for questions whose planning began before
-FOLDER = "pins"  # in a table's own folder: links to its pinned metadata files, for PyIceberg removes old ones
 _MARKS = 500  # of the newest pins: where the loader stood when they were made
 _LOOK_S = 0.2
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -193,14 +193,14 @@ def _map(offsets: Mapping[str, int]) -> str:
 def _kept(location: str) -> tuple[str, str]:
     """The table's folder, and in it the metadata file, under a name that lasts while the pin does."""
     file = _local(location)
-    folder = file.parent.parent / FOLDER
+    folder = file.parent.parent / PINS  # links: PyIceberg removes old metadata files
     try:
         folder.mkdir(exist_ok=True)
         with suppress(FileExistsError):
             _link(file, folder / file.name)
     except OSError:  # a folder that cannot be written to: the file itself then, for as long as it stands
         return str(file.parent.parent), f"{file.parent.name}/{file.name}"
-    return str(file.parent.parent), f"{FOLDER}/{file.name}"
+    return str(file.parent.parent), f"{PINS}/{file.name}"
 
 
 def _link(file: Path, to: Path) -> None:
@@ -239,6 +239,6 @@ def _forget_old(store: Store, name: str, root: Path) -> None:
             store.execute(f"DROP TABLE IF EXISTS {SNAPSHOTS}.{table}")
     files = {_local(metadata).name for _, metadata, _ in kept}
     with suppress(OSError):
-        for file in list((root / FOLDER).iterdir()):
+        for file in list((root / PINS).iterdir()):
             if file.name not in files:
                 file.unlink()

@@ -9,6 +9,8 @@ NAMESPACE = "cold"
 OFFSETS = "k2.offsets"  # in a snapshot's summary, JSON: stream to the next offset to read
 IDENTITIES = "k2.identities"  # in a snapshot's summary: digest of the table property of the same name
 
+PINS = "pins"  # in a table's folder: the hot store's own links to metadata files that it reads
+
 CONSUMER = "archiver"  # the log keeps what this consumer has yet to read
 
 

@@ -13,6 +13,7 @@ from pyiceberg.table import Table
 
 from k2.tier import TierError
 from k2.tier.faults import told
+from k2.tier.names import PINS
 
 HOUR_NS = 3_600 * 10**9
 _HEX = frozenset("0123456789abcdef")
@@ -49,8 +50,8 @@ def orphans(table: Table, listed: list[FileInfo], now_ns: int, hours: float, las
     found = {info.path: info for info in listed}
     with told(f"the files of {'.'.join(table.name())} cannot be told"):
         needed = {_place(table, location)[1]: must for location, must in _references(table)}
-    missing = sorted(path for path, must in needed.items() if must and path.startswith(root) and path not in found)
-    if missing:
+    unseen = sorted(path for path, must in needed.items() if must and path.startswith(root) and path not in found)
+    if missing := _missing(table, unseen):  # the others were committed since the listing
         raise TierError(
             f"{'.'.join(table.name())} lacks {len(missing)} of its files, {missing[0]} among them: restore them from a"
             " backup. No file was removed"
@@ -58,7 +59,7 @@ def orphans(table: Table, listed: list[FileInfo], now_ns: int, hours: float, las
     limit = min(now_ns - hours * HOUR_NS, last_commit_ns - hours / 2 * HOUR_NS)
     old, young, foreign = [], 0, []
     for path, info in sorted(found.items()):
-        if path in needed:
+        if path in needed or path.startswith(f"{root}{PINS}/"):
             continue
         if not _is_ours(path.removeprefix(root)):
             foreign.append(path)
@@ -67,6 +68,12 @@ def orphans(table: Table, listed: list[FileInfo], now_ns: int, hours: float, las
         else:
             young += 1
     return Orphans(old, young, foreign)
+
+
+def _missing(table: Table, paths: list[str]) -> list[str]:
+    files, _ = _place(table, table.location())
+    with told(f"the files of {'.'.join(table.name())} cannot be looked for"):
+        return [info.path for info in files.get_file_info(paths) if info.type == FileType.NotFound]
 
 
 def remove_orphans(table: Table, files: list[File]) -> None:
