@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tier import readers
 from tests.tier.conftest import DAY_NS, START_NS, Platform, trade
 
+from k2.config import TierConfig
 from k2.core.types import Frame, Gap, Trade
 from k2.tier import BrokenRecord
-from k2.tier.schema import TABLES
+from k2.tier.maintenance import Maintenance
+from k2.tier.schema import DERIVED, TABLES
 
 SUMMARY = (
     "SELECT exchange, symbol, CAST(count(*) AS BIGINT), CAST(sum(price) AS VARCHAR), CAST(sum(quantity) AS VARCHAR),"
@@ -63,6 +66,25 @@ def test_all_engines_give_the_same_answers(platform: Platform) -> None:
     assert answers["chdb"] == answers["pyiceberg"]
     batches = duckdb.from_arrow(table.scan().to_arrow_batch_reader())
     assert batches.query("batches", SUMMARY.format("batches")).fetchall() == answers["pyiceberg"]
+
+
+def test_every_table_has_the_same_rows_in_every_engine(platform: Platform, tmp_path: Path) -> None:
+    platform.put(*_trades(300))
+    frames = [Frame(START_NS + i * 999, "ws", f"c{i % 3}", "", bytes([i, 0, 255, 10])) for i in range(40)]
+    platform.put_frames("kraken", *frames, Frame(START_NS, "rest", "rest", "200 /0/public/Trades?since=0", b""))
+    platform.put_gaps(
+        Gap("kraken", "BTC-USD", 3, 9, "unavailable", 'gone, "for good"', START_NS + 1, START_NS + 2, ((3, 4), (7, 7))),
+        Gap("binance", "ETH-USDT", 1, 1, "start", "", START_NS, START_NS, (), 1),
+    )
+    platform.archiver(slice_rows=100).run()
+    Maintenance(platform.catalog(), TierConfig(), lambda: START_NS + 9 * DAY_NS, "test", tmp_path / "spill").run()
+    tables = [platform.catalog().load_table(f"cold.{name}") for name in (*TABLES, *DERIVED)]
+    for table, asked in zip(tables, readers.with_clickhouse(platform.folder, tables), strict=True):
+        expected = readers.with_pyiceberg(table)
+        assert len(expected) >= 2, table.name()
+        assert readers.with_polars(table) == expected
+        assert readers.with_duckdb(table) == expected
+        assert asked == expected
 
 
 @pytest.mark.filterwarnings("ignore:Iceberg scan planning")

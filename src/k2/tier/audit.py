@@ -30,7 +30,7 @@ from k2.tier.log_side import Stretch
 from k2.tier.proof import Proof
 from k2.tier.proven import disproven
 from k2.tier.schema import GAPS, PROOFS, TABLES, TRADES
-from k2.tier.shapes import IDENTITIES, audited_schema
+from k2.tier.shapes import IDENTITIES, audited
 from k2.tier.watermark import read_offsets
 
 
@@ -185,7 +185,7 @@ class _TableAudit:
             against = against_hot(self._store, name, self._offsets, self._frames_from_ns)
         else:
             against = against_log(self._log, name, stretches)
-        form = Form(audited_schema(name), IDENTITIES[name], self._scope.condition, against.must)
+        form = Form(audited(name, self._table.schema()), IDENTITIES[name], self._scope.condition, against.must)
         bounded = form._replace(where=f"({form.where}) AND {against.where}")
         files = data_files(self._table, where=self._scope.files(self._cold.day)).values()
         cold = ColdSide(self._digester, self._table.io, form, files)
@@ -264,7 +264,7 @@ class _TableAudit:
         ids: dict[Counter, Islands] = {}
         for (exchange, symbol), (first, last) in bounds.items():
             scope = Scope(exchange, symbol)
-            form = Form(audited_schema("trades"), IDENTITIES["trades"], scope.condition)
+            form = Form(audited("trades", self._table.schema()), IDENTITIES["trades"], scope.condition)
             within = f"{scope.files(self._cold.day)} and trade_id >= {first} and trade_id <= {last}"
             files = data_files(self._table, where=within).values()
             ids |= ids_of(ColdSide(self._digester, self._table.io, form, files).groups(_quietly))[0]

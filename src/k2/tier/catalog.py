@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from k2.tier import TierError
 from k2.tier.durable import IMPLEMENTATION
+from k2.tier.evolve import migrated
 from k2.tier.faults import told
 from k2.tier.heads import CATALOG_FILE
 from k2.tier.names import CATALOG, NAMESPACE
@@ -43,10 +44,10 @@ def open_catalog(folder: Path, properties: Mapping[str, str] | None = None) -> C
 
 
 def open_table(catalog: Catalog, table: ColdTable) -> Table:
-    """The table as it is now, made if it does not exist."""
+    """The table as it is now, made if it does not exist, and with every column that this code writes."""
     with told(f"{table.identifier} cannot be opened"):
         try:
-            return catalog.load_table(table.identifier)
+            return migrated(catalog, table, catalog.load_table(table.identifier))
         except NoSuchTableError:
             return _create(catalog, table)
 

@@ -25,7 +25,6 @@ from pyiceberg.types import (
 )
 
 from k2.core.codec import FRAME_STRUCTURE
-from k2.tier.schema import TABLES
 
 NS_A_DAY = 86_400_000_000_000
 
@@ -220,6 +219,6 @@ SOURCES = {
 }
 
 
-def audited_schema(table: str) -> Schema:
-    """The columns of a table that the log determines, by their names here."""
-    return Schema(*(column for column in TABLES[table].schema.fields if column.name in SOURCES[table].columns))
+def audited(table: str, schema: Schema) -> Schema:
+    """The columns of a table that the log determines: those that are known here."""
+    return Schema(*(column for column in schema.fields if column.name in SOURCES[table].columns))
