@@ -82,15 +82,15 @@ class History:
         return loader
 
     def put(self, *trades: Trade) -> None:
-        """Into the log, with a frame for each."""
+        """Into the log."""
         self.said += trades
-        frames = [encode_frame(Frame(one.recv_ts, "ws", "c1", "", b'{"id":%d}' % one.trade_id)) for one in trades]
-        self.log.append(
-            [
-                Entry(frames_stream(EXCHANGE), [""] * len(trades), frames),
-                Entry(trades_stream(EXCHANGE), [t.symbol for t in trades], [encode_trade(t) for t in trades]),
-            ]
-        )
+        values = [encode_trade(one) for one in trades]
+        self.log.append([Entry(trades_stream(EXCHANGE), [one.symbol for one in trades], values)])
+
+    def put_frames(self) -> None:
+        """A frame for each trade so far."""
+        frames = [encode_frame(Frame(one.recv_ts, "ws", "c1", "", b'{"id":%d}' % one.trade_id)) for one in self.said]
+        self.log.append([Entry(frames_stream(EXCHANGE), [""] * len(frames), frames)])
 
     def put_days(self, first: int, count: int) -> None:
         """All trades of `count` days from day `first` (0 is START's)."""
