@@ -216,7 +216,7 @@ def test_a_clock_that_jumps_keeps_snapshots_in_order(platform: Platform, monkeyp
     for number, off_by_s in enumerate([0, 86_400 * 30, -86_400, 0, 0]):
         platform.put_ids(range(number * 10, number * 10 + 20))
         with _clock(monkeypatch, off_by_s):
-            platform.archiver(slice_rows=7).run()
+            platform.archiver(slice_rows=15).run()
     metadata = platform.catalog().load_table("cold.trades").metadata
     times = [snapshot.timestamp_ms for snapshot in metadata.snapshots]
     assert times == sorted(set(times))

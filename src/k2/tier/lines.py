@@ -37,13 +37,13 @@ def read_lines(exchange: str, values: Sequence[bytes]) -> dict[str, pa.Array] | 
 
     Texts are dictionaries, price and quantity decimals, the other columns 64-bit integers.
     """
-    if not values:
-        return None
+    later = [i for i, value in enumerate(values) if value[-2:-1] != b'"']  # their last field is no text: an epoch
     try:
-        try:
-            return _columns(exchange, values, _PLAIN)
-        except _OtherShapeError:
-            return _mixed(exchange, values)
+        if not later:
+            return _columns(exchange, values, _PLAIN) if values else None
+        if len(later) == len(values):
+            return _columns(exchange, values, _LATER)
+        return _mixed(exchange, values, later)
     except (_OtherShapeError, pa.ArrowInvalid, UnicodeDecodeError):
         return None
 
@@ -53,15 +53,11 @@ def exact(texts: pa.StringArray) -> pa.Decimal128Array:
     return texts.cast(_DECIMAL)
 
 
-def _mixed(exchange: str, values: Sequence[bytes]) -> dict[str, pa.Array]:
-    later = [i for i, value in enumerate(values) if value[-2:-1] != b'"']
-    if not later:
-        raise _OtherShapeError
-    with_epoch = _columns(exchange, [values[i] for i in later], _LATER)
-    if len(later) == len(values):
-        return with_epoch
-    plain = [i for i, value in enumerate(values) if value[-2:-1] == b'"']
+def _mixed(exchange: str, values: Sequence[bytes], later: list[int]) -> dict[str, pa.Array]:
+    others = set(later)
+    plain = [i for i in range(len(values)) if i not in others]
     without = _columns(exchange, [values[i] for i in plain], _PLAIN)
+    with_epoch = _columns(exchange, [values[i] for i in later], _LATER)
     places = pc.sort_indices(pa.array(plain + later, pa.int64()))
     return {name: _joined(without[name], with_epoch[name]).take(places) for name in _ORDER}
 

@@ -41,6 +41,7 @@ _PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
     "commit.manifest-merge.enabled": "true",  # appends of the archiver never merge; maintenance does, with these
+    "commit.manifest.min-count-to-merge": "2",
     "commit.manifest.target-size-bytes": "1048576",
 }
 
@@ -122,11 +123,9 @@ TRADES = ColdTable(
     ),
     "exchange_ts",
     ("symbol", "epoch", "trade_id"),
-    # BYTE_STREAM_SPLIT would suit price and quantity, but Polars cannot read a decimal written so.
-    {
-        **dict.fromkeys(("trade_id", "exchange_ts", "exchange_ts_ns", "recv_ts_ns"), "DELTA_BINARY_PACKED"),
-        **dict.fromkeys(("price", "quantity"), "PLAIN"),
-    },
+    # Prices and quantities repeat: a dictionary, which gives way to plain values where there are too many of them.
+    # BYTE_STREAM_SPLIT would suit those better, but Polars cannot read a decimal written so.
+    dict.fromkeys(("trade_id", "exchange_ts", "exchange_ts_ns", "recv_ts_ns"), "DELTA_BINARY_PACKED"),
     _PROPERTIES,
 )
 
