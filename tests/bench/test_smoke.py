@@ -89,3 +89,18 @@ def test_history(tmp_path):
     assert results["candles"]["largest"]["candles"] > 50
     for name in ("trades lost", "trades twice", "counters whose content differs", "audit's exit code"):
         assert checks[name].ok, results
+
+
+@pytest.mark.slow
+def test_archive(tmp_path):
+    results, checks = measure(
+        "archive", tmp_path, trades=20_000, rounds=2, idle_runs=1, frames=5_000, compaction_files=6, queries=2
+    )
+    assert results["trades"] == 20_000
+    assert results["duplicates"] > 0
+    assert results["compaction"]["files_in"] > results["compaction"]["files_out"] > 0
+    assert 10_000 < results["compaction"]["rows"] <= 20_000
+    assert 0 < results["candles"]["trades"] < 20_000
+    assert checks["trades of the log that are not in cold"].ok
+    assert checks["frames of the log that are not in cold"].ok
+    assert checks["runs with nothing new that failed"].ok
