@@ -13,6 +13,7 @@ from k2.core.types import Frame
 from k2.log import Entry
 from k2.log.memory import MemoryLog
 from k2.tier import ArchiverConflict, BrokenRecord, ForeignLog, LostRecords, TierError, archiver
+from k2.tier.heads import behind, read_heads
 from k2.tier.names import IDENTITIES, OFFSETS
 from k2.tier.watermark import carried, identities_of_rows, read_identities
 
@@ -185,6 +186,19 @@ def test_a_log_that_does_not_belong_to_cold_is_refused(platform: Platform) -> No
     platform.put_ids(range(3))
     with pytest.raises(ForeignLog, match="put the right log back"):
         platform.archiver().run()
+
+
+def test_a_log_begun_anew_is_refused_also_when_it_has_grown_past_cold(platform: Platform) -> None:
+    platform.put_ids(range(5))
+    platform.archiver().run()
+    platform.log = MemoryLog()
+    platform.put_ids(range(100, 110))
+    for _ in range(2):
+        with pytest.raises(ForeignLog, match="begun anew"):
+            platform.archiver().run()
+    with pytest.raises(ForeignLog, match="begun anew"):
+        behind(platform.log, read_heads(platform.folder), ("binance", "kraken"))
+    assert platform.ids() == [0, 1, 2, 3, 4]
 
 
 def test_records_that_the_log_dropped_too_early_are_named(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

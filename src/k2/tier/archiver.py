@@ -19,11 +19,11 @@ from k2.tier.files import remove_files, write_files
 from k2.tier.identities import Identities, digest
 from k2.tier.names import CONSUMER, IDENTITIES
 from k2.tier.order import by_identity
-from k2.tier.reach import Reach, to_read
+from k2.tier.reach import Reach, ends, refuse_another_log, to_read
 from k2.tier.schema import FRAMES, GAPS, RETRIES, TABLES, TRADES, ColdTable
 from k2.tier.slices import Slice, Slices, Source
 from k2.tier.snapshot_time import keep_order
-from k2.tier.watermark import read_identities, read_offsets, write_offsets
+from k2.tier.watermark import read_ends, read_identities, read_offsets, write_offsets
 
 logger = logging.getLogger("k2.tier")
 
@@ -69,6 +69,7 @@ class Archiver:
         sources = self._sources[cold.name]
         reaches = to_read(self._log, cold.name, [source.stream for source in sources], offsets)
         written = Written(0, 0, 0, 0, 0, offsets, _snapshot_id(table), _missed(cold, reaches))
+        refuse_another_log(self._log, cold.name, offsets, read_ends(table))
         self._hold(offsets)
         total = sum(reach.end - reach.start for reach in reaches.values())
         if not total:
@@ -121,7 +122,7 @@ class Archiver:
     ) -> Table:
         """Commit the files, or raise what the catalog raises: then it may have taken them or not, and they stay."""
         before = read_offsets(table)
-        summary = write_offsets(offsets)
+        summary = write_offsets(offsets, {**read_ends(table), **ends(self._log, offsets)})
         text = seen.to_text() if seen else ""
         if seen:
             summary[IDENTITIES] = digest(text)

@@ -15,8 +15,8 @@ import msgspec
 
 from k2.log import Log
 from k2.tier import TierError
-from k2.tier.names import CATALOG, NAMESPACE, OFFSETS, streams
-from k2.tier.reach import to_read
+from k2.tier.names import CATALOG, ENDS, NAMESPACE, OFFSETS, streams
+from k2.tier.reach import refuse_another_log, to_read
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -32,6 +32,7 @@ class Head(NamedTuple):
 
     `snapshot_id` is None, and `rows` 0, before the first commit; `committed_ms` is then when the table was made.
     `offsets`: stream to the next offset that the table lacks; empty for tables that are not filled from the log.
+    `ends`: stream to the digest of the last record before it.
     """
 
     metadata_location: str
@@ -39,6 +40,7 @@ class Head(NamedTuple):
     committed_ms: int
     offsets: Mapping[str, int]
     rows: int
+    ends: Mapping[str, str] = {}
 
 
 class _Snapshot(msgspec.Struct, rename="kebab"):
@@ -101,6 +103,8 @@ def behind(log: Log, heads: Mapping[str, Head], exchanges: tuple[str, ...]) -> d
     counts = {}
     for name, names in streams(exchanges).items():
         offsets = heads[name].offsets if name in heads else {}
+        if name in heads:
+            refuse_another_log(log, name, offsets, heads[name].ends)
         count = sum(part.end - part.start for part in to_read(log, name, names, offsets).values())
         if count:
             counts[name] = count
@@ -173,10 +177,11 @@ def _head(name: str, location: str, metadata: _Metadata) -> Head:
         return Head(location, None, metadata.last_updated_ms, {}, 0)
     try:
         offsets: Any = msgspec.json.decode(current.summary.get(OFFSETS, "{}"), type=dict[str, int])
+        ends = msgspec.json.decode(current.summary.get(ENDS, "{}"), type=dict[str, str])
         rows = int(current.summary.get("total-records", 0))
     except ValueError as error:  # msgspec's errors are ValueErrors, too
         raise TierError(
             f"the current snapshot of {NAMESPACE}.{name} says {current.summary}: {error}; roll the table back to the"
             " snapshot before it"
         ) from error
-    return Head(location, current.snapshot_id, current.timestamp_ms, offsets, rows)
+    return Head(location, current.snapshot_id, current.timestamp_ms, offsets, rows, ends)

@@ -1,5 +1,6 @@
 """How far a cold table reaches into the log, and whether what it lacks can still be had."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -45,6 +46,31 @@ def to_read(log: Log, table: str, streams: Iterable[str], offsets: Mapping[str, 
         if end > have:
             found[stream] = Reach(have, end)
     return found
+
+
+def ends(log: Log, offsets: Mapping[str, int]) -> dict[str, str]:
+    """Stream to the digest of the last record before its offset, where the log has it still. Raises LogError."""
+    found = {}
+    for stream, offset in offsets.items():
+        start, end = log.bounds(stream)
+        if start < offset <= end:
+            batches = log.read(stream, offset - 1, 1)
+            if batches and batches[0].offset == offset - 1:
+                found[stream] = hashlib.blake2b(batches[0].values[0], digest_size=8).hexdigest()
+    return found
+
+
+def refuse_another_log(log: Log, table: str, offsets: Mapping[str, int], known: Mapping[str, str]) -> None:
+    """A log that was begun anew gives old offsets to other records. `known`: the `ends` at the last commit.
+
+    Raises ForeignLog, LogError.
+    """
+    for stream, digest in ends(log, offsets).items():
+        if known.get(stream, digest) != digest:
+            raise ForeignLog(
+                f"record {offsets[stream] - 1} of {stream} is not the one that {NAMESPACE}.{table} ends with: this log"
+                " was begun anew, or belongs to another cold tier; put the right log back, or capture into a new folder"
+            )
 
 
 def protect(log: Log, streams: Iterable[str]) -> None:

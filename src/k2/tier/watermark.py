@@ -1,9 +1,10 @@
 """What a cold table contains of the log, kept in the commit that put it there.
 
-A snapshot's summary holds `k2.offsets` (JSON: stream to the next offset to read) and, for trades, `k2.identities`: the
-digest of the ids that the table has. The ids themselves stand in the table property of the same name, set in the same
-commit: a summary is kept with every snapshot and read with every load of the table, a property only once. If property
-and digest differ (a snapshot was rolled back, say), the ids are read from the table's rows.
+A snapshot's summary holds `k2.offsets` (JSON: stream to the next offset to read), `k2.ends` (the digest of the last
+record before each, so that another log is not taken for this one) and, for trades, `k2.identities`: the digest of the
+ids that the table has. The ids themselves stand in the table property of the same name, set in the same commit: a
+summary is kept with every snapshot and read with every load of the table, a property only once. If property and digest
+differ (a snapshot was rolled back, say), the ids are read from the table's rows.
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,9 @@ from pyiceberg.table import Table
 from k2.tier import TierError
 from k2.tier.faults import told
 from k2.tier.identities import Identities, digest
-from k2.tier.names import IDENTITIES, OFFSETS
+from k2.tier.names import ENDS, IDENTITIES, OFFSETS
 
-CARRIED = (OFFSETS, IDENTITIES)
+CARRIED = (OFFSETS, ENDS, IDENTITIES)
 
 
 def carried(table: Table) -> dict[str, str]:
@@ -47,9 +48,20 @@ def read_offsets(table: Table) -> dict[str, int]:
         raise TierError(f"{OFFSETS} of the current snapshot of {'.'.join(table.name())}: {error}") from error
 
 
-def write_offsets(offsets: Mapping[str, int]) -> dict[str, str]:
-    """The summary properties for these offsets."""
-    return {OFFSETS: msgspec.json.encode(dict(sorted(offsets.items()))).decode()}
+def read_ends(table: Table) -> dict[str, str]:
+    """Stream to the digest of the last record that the table contains (`reach.ends`). Raises TierError."""
+    try:
+        return msgspec.json.decode(carried(table).get(ENDS, "{}"), type=dict[str, str])
+    except msgspec.DecodeError as error:
+        raise TierError(f"{ENDS} of the current snapshot of {'.'.join(table.name())}: {error}") from error
+
+
+def write_offsets(offsets: Mapping[str, int], ends: Mapping[str, str]) -> dict[str, str]:
+    """The summary properties for these offsets and digests."""
+    return {
+        OFFSETS: msgspec.json.encode(dict(sorted(offsets.items()))).decode(),
+        ENDS: msgspec.json.encode(dict(sorted(ends.items()))).decode(),
+    }
 
 
 def read_identities(table: Table) -> Identities:
