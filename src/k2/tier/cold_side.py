@@ -12,6 +12,8 @@ from k2.tier.schema import arrow_schema
 from k2.tier.shapes import structure
 from k2.tier.sides import PIECE_ROWS, Count, together
 
+PACKED = "lz4"
+
 
 class ColdSide:
     """Data files of one snapshot. `faults` fills with what is wrong with a file: path to reason."""
@@ -27,7 +29,8 @@ class ColdSide:
         self.faults: dict[str, str] = {}
         arrow = [_integers(field) for field in arrow_schema(form.schema)]
         self._arrow = pa.schema([*arrow, pa.field("row_source", pa.int32())])
-        stream = piped("ArrowStream", f"{structure(form.schema)}, row_source Int32")
+        # The engine seeks in an Arrow stream to pass over padding, which a pipe cannot; in a packed one it reads on.
+        stream = piped("ArrowStream", f"{structure(form.schema)}, row_source Int32", packed=PACKED)
         self._source = f"SELECT *, toInt64(0) AS row_position FROM {stream}"
 
     @property
@@ -62,7 +65,7 @@ class ColdSide:
             yield part
 
     def _write(self, pipe: BinaryIO, part: Sequence[int], on_rows: Count | None) -> None:
-        with pa.ipc.new_stream(pipe, self._arrow) as out:
+        with pa.CompressedOutputStream(pipe, PACKED) as packed, pa.ipc.new_stream(packed, self._arrow) as out:
             for number in part:
                 file = self.files[number]
                 rows = 0

@@ -240,9 +240,9 @@ def _piped(write: Write) -> Iterator[str]:
             raise failed[0]
 
 
-def piped(form: str, columns: str) -> str:
-    """The table function that reads the pipe of `Digester.fed`, in a ClickHouse format."""
-    return f"{_PIPE}, {form}, {quoted(columns)})"
+def piped(form: str, columns: str, packed: str = "none") -> str:
+    """The table function that reads the pipe of `Digester.fed`, in a ClickHouse format, `packed` by a method of its."""
+    return f"{_PIPE}, {form}, {quoted(columns)}, {quoted(packed)})"
 
 
 SIDES = "sides"
