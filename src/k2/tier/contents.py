@@ -19,7 +19,7 @@ from k2.tier import TierError
 from k2.tier.faults import told
 from k2.tier.schema import arrow_schema
 
-BATCH_BYTES = 8 << 20  # of a batch of rows, about
+BATCH_BYTES = 1 << 19  # of a batch of rows, about
 ALL = "true"  # the row filter that lets everything through
 _FIELD_ID = b"PARQUET:field_id"
 

@@ -10,7 +10,7 @@ from k2.tier.digests import Block, Digester, Form, Groups, as_groups, gathered, 
 from k2.tier.shapes import Source
 from k2.tier.sides import PIECE_ROWS, Count, together
 
-READ_BYTES = 4 << 20
+READ_BYTES = 1 << 20
 
 
 class Stretch(NamedTuple):
