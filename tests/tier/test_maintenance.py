@@ -16,6 +16,7 @@ from k2.tier import TierError, compact, lease, maintenance, orphans, snapshots, 
 from k2.tier.catalog import open_table
 from k2.tier.lease import LEASE, Lease, LeaseHeld, read_lease, this_process
 from k2.tier.maintenance import Incomplete, Maintenance, Step
+from k2.tier.names import PINS
 from k2.tier.proof import read_proofs
 from k2.tier.schema import PROOFS, TRADES
 from k2.tier.watermark import carried
@@ -277,6 +278,24 @@ def test_foreign_files_are_named_and_stay(filled: Platform) -> None:
     assert (step.files_in, set(step.foreign)) == (0, foreign)
     maintain(filled).run()
     assert all(Path(path).exists() for path in foreign)
+
+
+def test_what_the_store_shows_stays_though_its_snapshot_expired(filled: Platform, clock: Clock) -> None:
+    table = filled.catalog().load_table("cold.trades")
+    shown = {task.file.file_path.removeprefix("file://") for task in table.scan().plan_files()}
+    metadata = Path(table.metadata_location.removeprefix("file://"))
+    pin = metadata.parent.parent / PINS / metadata.name
+    pin.parent.mkdir()
+    pin.write_bytes(metadata.read_bytes())
+    maintain(filled).run()
+    for path in filled.data_files():
+        age(path, 48)
+    clock.ns += MINUTE_NS
+    maintain(filled, clock, snapshot_days=0, snapshots_kept=1).run()
+    assert shown <= {str(path) for path in filled.data_files()}
+    pin.unlink()
+    maintain(filled, clock, snapshot_days=0, snapshots_kept=1).run()
+    assert not shown & {str(path) for path in filled.data_files()}
 
 
 def test_a_clock_that_jumps_ahead_makes_no_young_file_old(filled: Platform, clock: Clock) -> None:

@@ -12,12 +12,12 @@ from pyiceberg.typedef import Record
 from k2.tier import TierError
 from k2.tier.commits import replace_files
 from k2.tier.files import remove_files
-from k2.tier.merge import Disorder, in_order, is_sorted
+from k2.tier.merge import Disorder, in_order
 from k2.tier.reading import files_by_partition
 from k2.tier.schema import ColdTable
 from k2.tier.writer import FileWriter
 
-BIG = 0.75  # of the target size: a file that large is left alone if it is sorted
+BIG = 0.75  # of the target size: a file that large is left alone
 
 
 class Due(NamedTuple):
@@ -36,14 +36,13 @@ class Due(NamedTuple):
 
 
 def due(table: Table, target_bytes: int) -> Iterator[Due]:
-    """What there is to rewrite: wherever a partition has two or more small files, or a big one that is not sorted."""
+    """What there is to rewrite: the small files of each partition that has more than one of them."""
     partitions = files_by_partition(table)
     for partition in sorted(partitions, key=_day_and_exchange):
         files = [file for file in partitions[partition] if file.spec_id == table.spec().spec_id]
         small = [file for file in files if file.file_size_in_bytes < BIG * target_bytes]
-        unsorted = [file for file in files if file not in small and not is_sorted(table, file)]
-        if len(small) > 1 or unsorted:
-            yield Due(partition, [*small, *unsorted])
+        if len(small) > 1:
+            yield Due(partition, small)
 
 
 def _day_and_exchange(partition: Record) -> tuple[int, str]:

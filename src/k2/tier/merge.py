@@ -32,7 +32,7 @@ LOOKED_AT = 16  # more files than this are taken to overlap
 
 
 class Disorder(Exception):
-    """A file is not in the order that its manifest says: read it with `trust` off."""
+    """A file turned out not to be in its table's order: read the files with `trust` off."""
 
 
 class Piece(NamedTuple):
@@ -54,27 +54,32 @@ def in_order(
 ) -> Iterator[Piece]:
     """All rows of these files in the order of `cold.sort`.
 
-    `folder` is where rows are put aside. With `trust`, files that say they are sorted are taken by their word until
-    they are caught out. Raises TierError, Disorder.
+    `folder` is where rows are put aside. With `trust` each file is taken to be sorted until one is caught out: K2's are
+    sorted, other engines' need not be. Raises TierError, Disorder.
     """
+    before: tuple[Any, ...] | None = None
+    for piece in _pieces(table, cold, files, folder, trust=trust):
+        ids = piece.rows[cold.sort[-1]]
+        if before is not None and (*piece.group, ids[0].as_py()) < before:
+            raise Disorder
+        before = (*piece.group, ids[-1].as_py())
+        yield piece
+
+
+def _pieces(table: Table, cold: ColdTable, files: Sequence[DataFile], folder: Path, *, trust: bool) -> Iterator[Piece]:
     for cluster in _clusters(table, cold, files) if trust else [list(files)]:
-        if len(cluster) == 1 and trust and is_sorted(table, cluster[0]):
+        if len(cluster) == 1 and trust:
             yield from _straight(table, cold, cluster[0])
         else:
             with Spill(folder) as spill:
                 yield from _interleaved(_runs(table, cold, cluster, spill), cold.sort[-1])
 
 
-def is_sorted(table: Table, file: DataFile) -> bool:
-    """Whether the file says that its rows are in the table's order."""
-    return bool(file.sort_order_id) and file.sort_order_id == table.sort_order().order_id
-
-
 def _clusters(table: Table, cold: ColdTable, files: Sequence[DataFile]) -> list[list[DataFile]]:
     """The files in order, those together that overlap."""
     if len(files) == 1:
         return [list(files)]
-    if (len(cold.sort) > 1 and len(files) > LOOKED_AT) or not all(is_sorted(table, file) for file in files):
+    if len(cold.sort) > 1 and len(files) > LOOKED_AT:
         return [list(files)]
     spans = sorted(((*ends(table, cold, file), i) for i, file in enumerate(files)), key=itemgetter(0, 2))
     found: list[list[int]] = []
@@ -90,24 +95,18 @@ def _clusters(table: Table, cold: ColdTable, files: Sequence[DataFile]) -> list[
 
 
 def _straight(table: Table, cold: ColdTable, file: DataFile) -> Iterator[Piece]:
-    before: tuple[Any, ...] | None = None
     for rows in read(table, cold, file):
         pieces = _cut(rows, cold.sort)
         if pieces is None:
-            raise Disorder(file.file_path)
-        for piece in pieces:
-            ids = piece.rows[cold.sort[-1]]
-            if before is not None and (*piece.group, ids[0].as_py()) < before:
-                raise Disorder(file.file_path)
-            before = (*piece.group, ids[-1].as_py())
-            yield piece
+            raise Disorder
+        yield from pieces
 
 
 # -- cutting into runs -------------------------------------------------------------------------------------------------
 
 
 def _runs(table: Table, cold: ColdTable, files: Sequence[DataFile], spill: Spill) -> list[_Run]:
-    chunks = len(files) + sum(file.record_count for file in files) // PIECE_ROWS
+    chunks = 1 + len(files) + sum(file.record_count for file in files) // PIECE_ROWS
     most = max(LEAST_ROWS, OVERLAP_ROWS // chunks)
     found: list[_Run] = []
     with ThreadPoolExecutor(1, "spill") as pool:  # one chunk is put aside while the next is read

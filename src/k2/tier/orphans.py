@@ -4,12 +4,15 @@ A commit under way looks just like a crashed one: files that no snapshot has. On
 jumps must not make young files look old, so a file is old only if a commit, too, was made long after it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadataUtil
+from pyiceberg.table.snapshots import Snapshot
 
 from k2.tier import TierError
 from k2.tier.faults import told
@@ -49,7 +52,8 @@ def orphans(table: Table, listed: list[FileInfo], now_ns: int, hours: float, las
     root = _place(table, table.location())[1].rstrip("/") + "/"
     found = {info.path: info for info in listed}
     with told(f"the files of {'.'.join(table.name())} cannot be told"):
-        needed = {_place(table, location)[1]: must for location, must in _references(table)}
+        needed = {_place(table, location)[1]: False for location in _pinned(table, root, found)}
+        needed |= {_place(table, location)[1]: must for location, must in _references(table)}
     unseen = sorted(path for path, must in needed.items() if must and path.startswith(root) and path not in found)
     if missing := _missing(table, unseen):  # the others were committed since the listing
         raise TierError(
@@ -96,13 +100,29 @@ def _references(table: Table) -> Iterator[tuple[str, bool]]:
         yield statistics.statistics_path, False
     read: set[str] = set()
     for snapshot in table.snapshots():
-        yield snapshot.manifest_list, True
-        for manifest in snapshot.manifests(table.io):
-            if manifest.manifest_path not in read:
-                read.add(manifest.manifest_path)
-                yield manifest.manifest_path, True
-                for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-                    yield entry.data_file.file_path, True
+        for location in _files(table, snapshot, read):
+            yield location, True
+
+
+def _files(table: Table, snapshot: Snapshot, read: set[str]) -> Iterator[str]:
+    """Locations of a snapshot's manifests and data files; manifests in `read` are left out, new ones added to it."""
+    yield snapshot.manifest_list
+    for manifest in snapshot.manifests(table.io):
+        if manifest.manifest_path not in read:
+            read.add(manifest.manifest_path)
+            yield manifest.manifest_path
+            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+                yield entry.data_file.file_path
+
+
+def _pinned(table: Table, root: str, paths: Iterable[str]) -> Iterator[str]:
+    """Locations that the hot store's pins refer to: snapshots that it shows, which may have expired since."""
+    place, _ = _place(table, table.location())
+    for path in paths:
+        if path.startswith(f"{root}{PINS}/") and path.endswith(".metadata.json"):
+            with suppress(FileNotFoundError), place.open_input_stream(path) as source:  # let go of since the listing
+                snapshot = TableMetadataUtil.parse_raw(source.read().decode()).current_snapshot()
+                yield from _files(table, snapshot, set()) if snapshot else ()
 
 
 def _is_ours(path: str) -> bool:

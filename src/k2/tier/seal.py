@@ -100,7 +100,7 @@ def seal(
         gathered = _gather(trades, work, folder, on_rows, trust=True)
     except Disorder:
         gathered = _gather(trades, work, folder, on_rows, trust=False)
-    present = _present(trades)[work.exchange]
+    present = _present(trades).get(work.exchange, {})
     with told(f"{work.exchange} {work.day} cannot be sealed"):
         rows = gathered.candles.rows(work.exchange, present)
     size = _replace_candles(candles, work, rows)
