@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pyarrow.fs import FileSelector
 from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
@@ -81,8 +82,8 @@ def _create(catalog: Catalog, table: ColdTable) -> Table:
 def _refuse_forgotten(catalog: Catalog, table: ColdTable) -> None:
     """A table that would be made over data of an older one is no new table: its catalog is lost."""
     warehouse = catalog.properties.get("warehouse", "")
-    if "://" not in warehouse:
-        return  # the catalog's server knows where its tables lie
+    if not isinstance(catalog, SqlCatalog) or not warehouse:
+        return  # a server knows its tables, and where they lie
     folder = f"{warehouse.rstrip('/')}/{NAMESPACE}/{table.name}/data"
     io = load_file_io(dict(catalog.properties), folder)
     if not isinstance(io, PyArrowFileIO):

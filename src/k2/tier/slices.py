@@ -11,7 +11,7 @@ from k2.log import Batch, Log, OffsetOutOfRange
 from k2.tier import LostRecords
 from k2.tier.reach import Reach
 
-SLICE_BYTES = 128 << 20  # of records in the log: what bounds a slice of large frames
+SLICE_BYTES = 64 << 20  # of records in the log: what bounds a slice of large frames
 READ_BYTES = 8 << 20
 UNDER_WAY = 3  # reads whose records are being converted
 
