@@ -126,6 +126,22 @@ def test_conditions_leave_out_files(history: History) -> None:
     asking.close()
 
 
+def test_rows_of_several_sorted_files_are_in_order(history: History) -> None:
+    """The engine takes a table that declares an order for one sorted stream, however many files it has."""
+    symbols = ("BTC-USD", "ETH-USD", "XRP-USD")
+    for turn in range(3):
+        history.put(*(trade(number, START + number, symbol=s) for number in range(10 - turn, 31, 3) for s in symbols))
+        history.load()
+        history.expire(1)
+    for table in ("cold.trades", "k2.trades"):
+        rows = history.store.rows(f"SELECT symbol, epoch, trade_id FROM {table} ORDER BY symbol, epoch, trade_id")
+        assert rows == sorted(rows)
+        assert len(rows) == len(set(rows)) == len(history.expected())
+        assert sorted(history.store.rows(f"SELECT DISTINCT symbol FROM {table}")) == [(name,) for name in symbols]
+        jumps = "trade_id - lagInFrame(trade_id) OVER (PARTITION BY symbol ORDER BY epoch, trade_id) AS step"
+        assert history.store.rows(f"SELECT max(step) FROM (SELECT {jumps} FROM {table})") == [(8,)]
+
+
 def test_what_was_never_committed_is_not_shown(history: History) -> None:
     """A file of a killed commit has the highest number; PyIceberg removes a pinned file after some more commits."""
     history.put_days(0, 3)
@@ -158,8 +174,8 @@ def test_old_pins_are_let_go(history: History, monkeypatch: pytest.MonkeyPatch) 
     history.show()
     assert KEPT_S > 5
     assert history.store.rows(tables) == [(2,)]
-    links = list(history.folder.rglob("cold/trades/pins/*"))
-    assert len(links) == 2
+    copies = list(history.folder.rglob("cold/trades/pins/*"))
+    assert len(copies) == 2
     assert history.columns() == history.expected()
 
 
