@@ -11,8 +11,7 @@ import msgspec
 from k2.commands.tier import log_of, progress, said
 from k2.config import EXCHANGES, Config
 from k2.ops import journal
-from k2.ops.archiver import maintained_file
-from k2.ops.cold import let_go, make_visible
+from k2.ops.cold import let_go, maintained_file, make_visible
 from k2.terminal import emit, note
 from k2.wire import open_archive, open_catalog, open_store, read_heads
 

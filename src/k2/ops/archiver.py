@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import msgspec
 
@@ -18,6 +17,7 @@ from k2.config import EXCHANGES, Config, ConfigError
 from k2.core.pacing import Backoff
 from k2.log import Log, LogError
 from k2.metrics import ARCHIVE_RUNS, ARCHIVE_SECONDS, ARCHIVE_SUCCESS, ARCHIVED, COLD_ROWS, LAG
+from k2.ops.cold import maintained_file
 from k2.ops.supervise import CHILD, last_words
 from k2.tier import TierError
 from k2.tier.heads import behind
@@ -32,11 +32,6 @@ LEAVE_WITHIN_S = 3.0
 LOOK_EVERY_S = 30.0
 OFFLOAD, MAINTENANCE = "offload", "maintenance"
 COMMANDS = {OFFLOAD: ["archive", "--json"], MAINTENANCE: ["archive", "maintain", "--json"]}
-
-
-def maintained_file(config: Config) -> Path:
-    """Its time of change is when maintenance last ended well."""
-    return config.cold_dir / "maintained"
 
 
 def maintenance_due(at: str, last: float | None, now: float) -> bool:

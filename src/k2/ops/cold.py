@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from k2.config import Config
@@ -21,6 +22,11 @@ class Visible(NamedTuple):
 
     pinned: tuple[str, ...] = ()
     why_not: str = ""
+
+
+def maintained_file(config: Config) -> Path:
+    """Its time of change is when maintenance last ended well."""
+    return config.cold_dir / "maintained"
 
 
 def make_visible(config: Config, heads: Mapping[str, Head]) -> Visible:
