@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.store.conftest import start
 from tests.store.history import EXCHANGE, PER_DAY, START, History, trade
 from tests.tier.damage import edit
 
@@ -19,8 +20,10 @@ DAY = 86_400_000_000_000
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     """Three days in hot and cold; then trades that only the log and hot have, and some that only the log has."""
-    history = History(tmp_path_factory.mktemp("history") / "data")
+    folder = tmp_path_factory.mktemp("history") / "data"
+    history = History(folder, start(folder))
     history.put_days(0, 3)
+    history.put_frames()
     gap = Gap(EXCHANGE, "BTC-USD", 1, 1, "start", "the first trade seen", START, START)
     history.log.append([Entry(GAPS_STREAM, ["BTC-USD"], [encode_gap(gap)])])
     history.load()
