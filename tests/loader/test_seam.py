@@ -164,6 +164,7 @@ class Readers:
                 self.wrong.append((view, rows, distinct, last, total, most))
             most = max(most, rows)
             self.looks += 1
+            self._stop.wait(0.02)
         store.close()
 
 
@@ -190,16 +191,16 @@ def test_answers_only_grow_while_everything_moves(history: History, monkeypatch:
     run = threading.Thread(target=history.loader.run, args=(stop,))
     run.start()
     first = 161
-    with Readers(history, ["k2.trades", "k2.slow_trades", "k2.trades SETTINGS analyzer_inline_views = 0"]) as readers:
-        for turn in range(10):
-            for _ in range(8):
+    with Readers(history, ["k2.trades", "k2.slow_trades SETTINGS analyzer_inline_views = 0"]) as readers:
+        for turn in range(8):
+            for _ in range(6):
                 late = first % 4 == 0
                 history.put(trade(first, START + first * 1009 if late else START + 3 * DAY + first * STEP))
                 first += 1
                 time.sleep(0.01)
             show(history.store, history.archive(), wait_s=20)
             history.expire(2 + turn // 4)
-            if turn == 5:  # a loader dies and another takes over
+            if turn == 4:  # a loader dies and another takes over
                 stop.set()
                 run.join(30)
                 stop = threading.Event()

@@ -77,7 +77,7 @@ class History:
         return self.running.client(database="k2")
 
     def new_loader(self) -> Loader:
-        loader = Loader(self.log, self.client(), self.client(), LoaderConfig(flush_s=0.05), (EXCHANGE,))
+        loader = Loader(self.log, self.client(), self.client(), LoaderConfig(flush_s=0.2, interval_ms=15), (EXCHANGE,))
         loader.take_over()
         return loader
 

@@ -48,8 +48,8 @@ def _utc(ms: int) -> str:
 
 
 def moment_ms(text: str, now_ns: int) -> int | None:
-    """A time that a person wrote, in ms since 1970: RFC 3339 (UTC where it does not say), ns since 1970, or how long ago
-    (`-15m`). None: it is no time."""
+    """A time that a person wrote, in ms since 1970: RFC 3339 (UTC where it does not say), ns since 1970, or how long
+    ago (`-15m`). None: it is no time."""
     if relative := _RELATIVE.match(text):
         return now_ns // 1_000_000 - int(relative[1]) * _SECONDS[relative[2]] * 1000
     if text.isdigit():
