@@ -329,9 +329,11 @@ def test_a_hole_that_the_ledger_does_not_excuse(platform: Platform) -> None:
         Gap("kraken", "BTC-USD", 6, 7, "unavailable", "gone", START_NS, START_NS, ((6, 6),)),
         Gap("kraken", "BTC-USD", 10, 12, "open", "", START_NS, START_NS),
         Gap("kraken", "BTC-USD", 21, 22, "open", "announced", START_NS, START_NS),
+        Gap("kraken", "ETH-USD", 7, 7, "start", "", START_NS, START_NS),
     )
     platform.archiver().run()
-    (one,) = audited(platform, "trades").findings
+    one, other = audited(platform, "trades").findings
+    assert (other.symbol, other.total, other.shown[0].id) == ("ETH-USD", 1, 7), "though cold has none of its trades"
     assert (one.kind, one.total) == ("hole", 15)
     assert [(row.id, row.text) for row in one.shown] == [
         (2, "to 3: the gap ledger does not know of it"),

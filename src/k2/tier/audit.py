@@ -50,13 +50,13 @@ class Scope(NamedTuple):
         parts = [f"exchange = {quoted(self.exchange)}"] if self.exchange else []
         return " AND ".join([*parts, *([f"symbol = {quoted(self.symbol)}"] if self.symbol else [])]) or "1"
 
+    def has(self, counter: Counter) -> bool:
+        """Whether trades of the counter are in the scope."""
+        return self.exchange in (None, counter[0]) and self.symbol in (None, counter[1])
+
     def speaks_of(self, proof: Proof) -> bool:
         """Whether a proof's trades are in the scope."""
-        return (self.exchange or proof.exchange, self.symbol or proof.symbol, self.day or proof.day) == (
-            proof.exchange,
-            proof.symbol,
-            proof.day,
-        )
+        return self.has((proof.exchange, proof.symbol, proof.epoch)) and self.day in (None, proof.day)
 
     def files(self, time_column: str) -> str:
         """Which data files may hold rows of the scope, as PyIceberg's scans understand it."""
@@ -240,6 +240,7 @@ class _TableAudit:
 
     def _tell_holes(self, ids: Mapping[Counter, Islands], events: Mapping[Counter, list[Event]], tail: Tail) -> None:
         whole = self._scope.day is None
+        events = {counter: said for counter, said in events.items() if self._scope.has(counter)}
         found = holes(ids, events, whole, {})
         if found:
             known, _ = ids_of(tail.groups(_quietly))

@@ -56,13 +56,15 @@ def holes(
     `whole`: `ids` are all that cold has, so that whatever id the ledger speaks of must be there or be excused.
     """
     found = []
-    for counter, present in sorted(ids.items(), key=lambda item: item[0]):
-        if present.first is None or present.last is None:
-            continue
+    for counter in sorted(ids.keys() | (events.keys() if whole else ())):
+        present = ids.get(counter, Islands())
         known = events.get(counter, [])
         claimed = known if whole else []
-        first = min([present.first, *(event.first_id for event in claimed)])
-        last = max([present.last, *(event.last_id for event in claimed)])
+        numbers = [present.first, present.last, *(number for event in claimed for number in event[:2])]
+        within = [number for number in numbers if number is not None]
+        if not within:
+            continue
+        first, last = min(within), max(within)
         excused = Islands(pair for event in known if event.state == "unavailable" for pair in event.missing)
         later = coming.get(counter, Islands())
         for hole in present.holes(first, last):
