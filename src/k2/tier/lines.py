@@ -20,6 +20,7 @@ _EXACT = ("price", "quantity")
 _ORDER = Trade.__struct_fields__
 _PLAIN, _LATER = _ORDER[:-1], _ORDER  # without and with an epoch
 _CHOICES = {"side": {"buy", "sell"}, "source": {"live", "backfill"}}
+_QUOTE = ord('"')
 _DIGITS = 24  # a longer number overflows 64 bits whatever follows
 _DECIMAL = pa.decimal128(EXACT.precision, EXACT.scale)
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -37,14 +38,14 @@ def read_lines(exchange: str, values: Sequence[bytes]) -> dict[str, pa.Array] | 
 
     Texts are dictionaries, price and quantity decimals, the other columns 64-bit integers.
     """
-    later = [i for i, value in enumerate(values) if value[-2:-1] != b'"']  # their last field is no text: an epoch
     try:
+        later = [i for i, value in enumerate(values) if value[-2] != _QUOTE]  # their last field is no text: an epoch
         if not later:
             return _columns(exchange, values, _PLAIN) if values else None
         if len(later) == len(values):
             return _columns(exchange, values, _LATER)
         return _mixed(exchange, values, later)
-    except (_OtherShapeError, pa.ArrowInvalid, UnicodeDecodeError):
+    except (_OtherShapeError, pa.ArrowInvalid, UnicodeDecodeError, IndexError):
         return None
 
 
