@@ -164,7 +164,7 @@ class Readers:
                 self.wrong.append((view, rows, distinct, last, total, most))
             most = max(most, rows)
             self.looks += 1
-            self._stop.wait(0.02)
+            self._stop.wait(0.05)
         store.close()
 
 
@@ -192,15 +192,15 @@ def test_answers_only_grow_while_everything_moves(history: History, monkeypatch:
     run.start()
     first = 161
     with Readers(history, ["k2.trades", "k2.slow_trades SETTINGS analyzer_inline_views = 0"]) as readers:
-        for turn in range(8):
+        for turn in range(5):
             for _ in range(6):
                 late = first % 4 == 0
                 history.put(trade(first, START + first * 1009 if late else START + 3 * DAY + first * STEP))
                 first += 1
                 time.sleep(0.01)
             show(history.store, history.archive(), wait_s=20)
-            history.expire(2 + turn // 4)
-            if turn == 4:  # a loader dies and another takes over
+            history.expire(2 + turn // 3)
+            if turn == 2:  # a loader dies and another takes over
                 stop.set()
                 run.join(30)
                 stop = threading.Event()

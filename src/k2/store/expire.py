@@ -6,7 +6,7 @@ deleted, by a later run, when no question can be under way any more that began b
 Candles and the gap ledger stay.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -137,16 +137,19 @@ class _Run:
         """What was handed over before this run. Late trades lie in the same partitions, so none is ever dropped."""
         seam = seams.read(self._store)
         gone = f"{seam.contains('exchange_ts')} AND generation <= {seam.generation}"
-        for partition, day, rows in self._store.rows(
-            "SELECT toYYYYMMDD(exchange_ts) AS partition, toString(toDate(any(exchange_ts))), count()"
-            f" FROM k2.silver_base WHERE {gone} GROUP BY partition ORDER BY partition"
-        ):
-            if not self._dry_run:
-                self._store.execute(
-                    f"ALTER TABLE k2.silver_base DELETE IN PARTITION {partition} WHERE {gone}"
-                    " SETTINGS mutations_sync = 1"
-                )
+        days = self._store.rows(
+            "SELECT toString(toDate(exchange_ts)) AS day, count() FROM k2.silver_base"
+            f" WHERE {gone} GROUP BY day ORDER BY day"
+        )
+        if days:
+            self._delete("k2.silver_base", gone)
+        for day, rows in days:
             self._did("deleted", TRADES, day, int(rows))
+
+    def _delete(self, table: str, condition: str) -> None:
+        """One statement for all: what it costs is mostly that there is one."""
+        if not self._dry_run:
+            self._store.execute(f"ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 1")
 
     def _hand_over(self, pin: Pin, before: int) -> None:
         seam = seams.read(self._store)
@@ -231,11 +234,17 @@ class _Run:
 
     def _let_go_of_frames(self, pin: Pin, before: int) -> None:
         committed = last_commit(self._store).generation
+        gone: list[tuple[str, Step]] = []
         for stream, offset in pin.offsets.items():
             exchange = stream.removeprefix(_STREAMS).removesuffix(_RAW)
-            self._frames_of(exchange, f"generation <= {committed} AND position < {offset}", offset, before)
+            gone += self._old_frames(exchange, f"generation <= {committed} AND position < {offset}", offset, before)
+        if gone:
+            self._delete("k2.bronze_base", " OR ".join(f"({condition})" for condition, _ in gone))
+        for _, step in gone:
+            self._did(*step)
 
-    def _frames_of(self, exchange: str, known: str, offset: int, before: int) -> None:
+    def _old_frames(self, exchange: str, known: str, offset: int, before: int) -> Iterator[tuple[str, Step]]:
+        """The condition for each day that cold has as hot has it."""
         of = f"exchange = {literal(exchange)}"
         old = f"{of} AND {known} AND {seams.within([(0, before)], 'recv_ts')}"
         for (number,) in self._store.rows(
@@ -247,14 +256,8 @@ class _Run:
             sides = hot_frames(hot), cold_frames(cold)
             rows, found = differences(self._store, FRAMES, _name(day), *sides, known=None)
             self._differ += found
-            if found:
-                continue
-            if not self._dry_run:
-                self._store.execute(
-                    f"ALTER TABLE k2.bronze_base DELETE IN PARTITION {_name(day).replace('-', '')} WHERE {hot}"
-                    " SETTINGS mutations_sync = 1"
-                )
-            self._did("deleted", FRAMES, _name(day), rows)
+            if not found:
+                yield hot, Step("deleted", FRAMES, _name(day), rows)
 
 
 def _table(pin: Pin) -> str:
