@@ -60,7 +60,7 @@ def open_catalog(config: Config) -> "Catalog":
 
 def open_archive(config: Config, log: Log) -> Archive:
     """What moves the log into the cold tier. Raises TierError."""
-    from k2.tier.archiver import Archiver
+    from k2.tier.offload.archiver import Archiver
 
     return Archiver(log, open_catalog(config), EXCHANGES, config.tier.slice_rows)
 

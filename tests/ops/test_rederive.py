@@ -23,10 +23,11 @@ from k2.ops import rederive as rederiving
 from k2.ops.derivation import OUTSIDE, Derivation
 from k2.ops.rederive import NOTES, CannotRederiveError, Wanted, rederive
 from k2.ops.report import passed
-from k2.tier import TierError, scan
+from k2.tier import TierError
 from k2.tier.catalog import tables_of
-from k2.tier.known import known, sequences
-from k2.tier.scan import Span
+from k2.tier.past import scan
+from k2.tier.past.known import known, sequences
+from k2.tier.past.scan import Span
 from k2.wire import open_catalog, open_log
 
 TRADES, FRAMES = trades_stream("binance"), frames_stream("binance")

@@ -17,9 +17,9 @@ from k2.store.expire import Expiry, expire
 from k2.store.loader import Loader
 from k2.store.migrate import migrations
 from k2.store.pins import Shown, show
-from k2.tier.archiver import Archiver
 from k2.tier.catalog import open_catalog
 from k2.tier.heads import Head, read_heads
+from k2.tier.offload.archiver import Archiver
 
 DAY = 86_400_000_000_000
 START = 1_767_225_600_000_000_000  # 2026-01-01

@@ -10,8 +10,8 @@ from k2.core.codec import GAPS_STREAM, encode_frame, encode_gap, encode_trade, f
 from k2.core.types import Frame, Gap, Trade
 from k2.log import Entry
 from k2.log.memory import MemoryLog
-from k2.tier.archiver import Archiver
 from k2.tier.catalog import open_catalog
+from k2.tier.offload.archiver import Archiver
 
 DAY_NS = 86_400_000_000_000
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
-from k2.tier.contents import batches, data_files
 from k2.tier.files import write_files
+from k2.tier.prove.contents import batches, data_files
 from k2.tier.schema import TABLES
 from k2.tier.watermark import carried
 

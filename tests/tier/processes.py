@@ -14,9 +14,10 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table.update.snapshot import _FastAppendFiles
 
 from k2.log.lmdb import LmdbLog
-from k2.tier import TierError, archiver, files
-from k2.tier.archiver import Archiver
+from k2.tier import TierError, files
 from k2.tier.catalog import open_catalog
+from k2.tier.offload import archiver
+from k2.tier.offload.archiver import Archiver
 
 SLICE_ROWS = 40
 FORK = multiprocessing.get_context("forkserver")

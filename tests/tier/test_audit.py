@@ -21,11 +21,12 @@ from k2.core.codec import trades_stream
 from k2.core.types import Frame, Gap, Trade
 from k2.log import Batch, Position
 from k2.log.memory import MemoryLog
-from k2.tier import Progress, TierError, log_side, sides
-from k2.tier.audit import Audit, Scope, audit
-from k2.tier.contents import data_files
-from k2.tier.digests import BLOCK_BITS
+from k2.tier import Progress, TierError
 from k2.tier.files import write_files
+from k2.tier.prove import log_side, sides
+from k2.tier.prove.audit import Audit, Scope, audit
+from k2.tier.prove.contents import data_files
+from k2.tier.prove.digests import BLOCK_BITS
 from k2.tier.schema import TABLES, TRADES
 from k2.tier.watermark import carried
 

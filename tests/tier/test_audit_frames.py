@@ -3,7 +3,7 @@
 import random
 
 from k2.core.types import Frame
-from k2.tier.audit import audit
+from k2.tier.prove.audit import audit
 
 
 def test_large_batches_of_frames_are_compared(platform):

@@ -11,8 +11,8 @@ from tests.tier.damage import edit
 from k2.core.codec import GAPS_STREAM, encode_gap
 from k2.core.types import Gap
 from k2.log import Entry
-from k2.tier.audit import Audit, Scope, audit
 from k2.tier.catalog import open_catalog
+from k2.tier.prove.audit import Audit, Scope, audit
 
 DAY = 86_400_000_000_000
 

@@ -10,9 +10,9 @@ from tests.tier.conftest import DAY_NS, START_NS, Platform, trade
 from tests.tier.damage import edit
 
 from k2.config import TierConfig
-from k2.tier.audit import Scope, audit
-from k2.tier.contents import data_files
-from k2.tier.maintenance import Maintenance
+from k2.tier.keep.maintenance import Maintenance
+from k2.tier.prove.audit import Scope, audit
+from k2.tier.prove.contents import data_files
 
 
 @pytest.fixture

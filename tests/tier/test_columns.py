@@ -13,9 +13,10 @@ from tests.tier.conftest import trade
 from k2.core.codec import decode_frame, decode_trade, encode_frame, encode_frames, encode_trade
 from k2.core.types import Frame, Trade
 from k2.log import Batch
-from k2.tier import BrokenRecord, columns
-from k2.tier.lines import read_lines
-from k2.tier.rowbinary import read_frames
+from k2.tier import BrokenRecord
+from k2.tier.offload import columns
+from k2.tier.offload.lines import read_lines
+from k2.tier.offload.rowbinary import read_frames
 
 _names = st.sampled_from(["BTC-USD", "ETH-USD", "Ä-USD", "", "a:b{}[]"])
 _odd = st.text(max_size=6)

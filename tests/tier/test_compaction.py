@@ -17,14 +17,16 @@ from tests.tier.conftest import START_NS, Platform, trade
 from k2.core.codec import encode_trade, trades_stream
 from k2.core.types import Frame, Gap, Trade
 from k2.log import Batch
-from k2.tier import TierError, columns, compact, merge, reading, writer
+from k2.tier import TierError
 from k2.tier.catalog import open_table
-from k2.tier.commits import Overtaken
 from k2.tier.files import write_files
+from k2.tier.keep import compact, merge, reading, writer
+from k2.tier.keep.commits import Overtaken
+from k2.tier.keep.reading import files_by_partition
+from k2.tier.keep.spill import Spill
+from k2.tier.offload import columns
 from k2.tier.order import by_identity
-from k2.tier.reading import files_by_partition
 from k2.tier.schema import FRAMES, GAPS, TABLES, TRADES, ColdTable
-from k2.tier.spill import Spill
 from k2.tier.watermark import carried
 
 MB = 1 << 20

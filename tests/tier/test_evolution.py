@@ -13,13 +13,13 @@ from tests.tier.conftest import DAY_NS, START_NS, Platform
 
 from k2.config import TierConfig
 from k2.tier import TierError
-from k2.tier.audit import audit
 from k2.tier.catalog import open_table
 from k2.tier.files import write_files
-from k2.tier.history import diff, snapshots
-from k2.tier.maintenance import Maintenance
+from k2.tier.keep.maintenance import Maintenance
+from k2.tier.past.history import diff, snapshots
+from k2.tier.prove.audit import audit
+from k2.tier.prove.shapes import SOURCES
 from k2.tier.schema import TABLES, TRADES, ColdTable
-from k2.tier.shapes import SOURCES
 from k2.tier.watermark import carried
 
 LATER = (

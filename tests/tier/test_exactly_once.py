@@ -12,9 +12,10 @@ from k2.core.codec import trades_stream
 from k2.core.types import Frame
 from k2.log import Entry
 from k2.log.memory import MemoryLog
-from k2.tier import ArchiverConflict, BrokenRecord, ForeignLog, LostRecords, TierError, archiver
+from k2.tier import ArchiverConflict, BrokenRecord, ForeignLog, LostRecords, TierError
 from k2.tier.heads import behind, read_heads
 from k2.tier.names import IDENTITIES, OFFSETS
+from k2.tier.offload import archiver
 from k2.tier.watermark import carried, identities_of_rows, read_identities
 
 KRAKEN = trades_stream("kraken")

@@ -17,10 +17,10 @@ from tests.tier.conftest import Platform
 from k2.core.codec import frames_stream, trades_stream
 from k2.core.types import Frame
 from k2.tier import LostRecords, TierError, durable
-from k2.tier.archiver import Archiver
 from k2.tier.catalog import open_catalog
 from k2.tier.heads import read_heads
 from k2.tier.names import IDENTITIES
+from k2.tier.offload.archiver import Archiver
 from k2.tier.reach import protect
 
 KRAKEN = trades_stream("kraken")

@@ -12,12 +12,13 @@ from tests.tier.conftest import DAY_NS, START_NS, Platform, trade
 
 from k2.config import TierConfig
 from k2.core.types import Frame
-from k2.tier import TierError, compact, lease, maintenance, orphans, snapshots, spill
+from k2.tier import TierError
 from k2.tier.catalog import open_table
-from k2.tier.lease import LEASE, Lease, LeaseHeld, read_lease, this_process
-from k2.tier.maintenance import Incomplete, Maintenance, Step
+from k2.tier.keep import compact, lease, maintenance, orphans, snapshots, spill
+from k2.tier.keep.lease import LEASE, Lease, LeaseHeld, read_lease, this_process
+from k2.tier.keep.maintenance import Incomplete, Maintenance, Step
+from k2.tier.keep.proof import read_proofs
 from k2.tier.names import PINS
-from k2.tier.proof import read_proofs
 from k2.tier.schema import PROOFS, TRADES
 from k2.tier.watermark import carried
 

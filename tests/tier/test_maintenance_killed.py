@@ -11,7 +11,7 @@ from tests.tier.test_maintenance import age, maintain, orphan
 from tests.tier.test_seal import stored
 
 from k2.core.types import Frame
-from k2.tier.proof import read_proofs
+from k2.tier.keep.proof import read_proofs
 
 # The n-th call of a function ends the process, before or after it has done its work.
 CHILD = """
@@ -19,8 +19,8 @@ import importlib, os, sys, time
 from pathlib import Path
 from k2.config import TierConfig
 from k2.tier.catalog import open_catalog
-from k2.tier.lease import this_process
-from k2.tier.maintenance import Maintenance
+from k2.tier.keep.lease import this_process
+from k2.tier.keep.maintenance import Maintenance
 
 folder, target, when, nth = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 module, _, name = target.partition(":")
@@ -48,22 +48,22 @@ STEPS = [
     (COMMIT, "before", 1),
     (COMMIT, "after", 1),
     (COMMIT, "after", 2),
-    ("k2.tier.orphans:remove_orphans", "before", 1),
-    ("k2.tier.orphans:remove_orphans", "after", 1),
-    ("k2.tier.merge:_put_aside", "after", 1),
-    ("k2.tier.writer:FileWriter.finish", "before", 1),
-    ("k2.tier.writer:FileWriter.finish", "after", 1),
-    ("k2.tier.compact:replace_files", "before", 1),
+    ("k2.tier.keep.orphans:remove_orphans", "before", 1),
+    ("k2.tier.keep.orphans:remove_orphans", "after", 1),
+    ("k2.tier.keep.merge:_put_aside", "after", 1),
+    ("k2.tier.keep.writer:FileWriter.finish", "before", 1),
+    ("k2.tier.keep.writer:FileWriter.finish", "after", 1),
+    ("k2.tier.keep.compact:replace_files", "before", 1),
     ("pyiceberg.table.update.snapshot:write_manifest_list", "after", 2),
-    ("k2.tier.compact:replace_files", "after", 1),
-    ("k2.tier.compact:replace_files", "after", 2),
-    ("k2.tier.seal:_written", "after", 1),
-    ("k2.tier.seal:_replace_candles", "after", 1),
-    ("k2.tier.seal:_append_proofs", "before", 1),
-    ("k2.tier.seal:_append_proofs", "after", 1),
-    ("k2.tier.lease:Lease.give_back", "before", 1),
+    ("k2.tier.keep.compact:replace_files", "after", 1),
+    ("k2.tier.keep.compact:replace_files", "after", 2),
+    ("k2.tier.keep.seal:_written", "after", 1),
+    ("k2.tier.keep.seal:_replace_candles", "after", 1),
+    ("k2.tier.keep.seal:_append_proofs", "before", 1),
+    ("k2.tier.keep.seal:_append_proofs", "after", 1),
+    ("k2.tier.keep.lease:Lease.give_back", "before", 1),
 ]
-SHORT = {("k2.tier.seal:_replace_candles", "after", 1)}
+SHORT = {("k2.tier.keep.seal:_replace_candles", "after", 1)}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.tier.conftest import DAY_NS, START_NS, Platform, trade
 from k2.config import TierConfig
 from k2.core.types import Frame, Gap, Trade
 from k2.tier import BrokenRecord
-from k2.tier.maintenance import Maintenance
+from k2.tier.keep.maintenance import Maintenance
 from k2.tier.schema import DERIVED, TABLES
 
 SUMMARY = (

@@ -16,11 +16,13 @@ from k2.core.candle import Candle, candles
 from k2.core.codec import encode_trade, trades_stream
 from k2.core.types import Trade
 from k2.log import Batch
-from k2.tier import TierError, columns, seal
-from k2.tier.candles import MinuteCandles
-from k2.tier.commits import Overtaken
+from k2.tier import TierError
 from k2.tier.identities import Identities
-from k2.tier.proof import LINE, Proof, ProofKey, read_proofs
+from k2.tier.keep import seal
+from k2.tier.keep.candles import MinuteCandles
+from k2.tier.keep.commits import Overtaken
+from k2.tier.keep.proof import LINE, Proof, ProofKey, read_proofs
+from k2.tier.offload import columns
 from k2.tier.schema import OHLCV_1M, PROOFS
 
 DAY = date(2026, 1, 1)

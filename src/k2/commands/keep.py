@@ -16,8 +16,8 @@ from k2.terminal import emit, note
 from k2.wire import open_archive, open_catalog, open_store, read_heads
 
 if TYPE_CHECKING:
-    from k2.tier.audit import Audit
-    from k2.tier.maintenance import Step
+    from k2.tier.keep.maintenance import Step
+    from k2.tier.prove.audit import Audit
 
 DAY_NS = 86_400_000_000_000
 STEP_COLUMNS = ("step", "table", "part", "files", "into", "rows", "bytes", "into_bytes", "note")
@@ -68,8 +68,8 @@ def maintain(config: Config, dry_run: bool, as_json: bool) -> None:
 
 
 def _maintain(config: Config, dry_run: bool) -> "tuple[list[Step], str]":
-    from k2.tier.lease import this_process
-    from k2.tier.maintenance import Incomplete, Maintenance
+    from k2.tier.keep.lease import this_process
+    from k2.tier.keep.maintenance import Incomplete, Maintenance
 
     with progress() as on_progress:
         if not dry_run:
@@ -140,8 +140,8 @@ def audit(
 
 
 def _audit(config: Config, against: str, exchange: str | None, symbol: str | None, day: date | None) -> "Audit":
-    from k2.tier.audit import Scope
-    from k2.tier.audit import audit as compare
+    from k2.tier.prove.audit import Scope
+    from k2.tier.prove.audit import audit as compare
 
     store = open_store(config) if against == "hot" else None
     try:

@@ -27,7 +27,7 @@ def snapshots(config: Config, table: str, as_json: bool) -> None:
       k2 archive snapshots
       k2 archive snapshots --table frames --json
     """
-    from k2.tier.history import snapshots as listed
+    from k2.tier.past.history import snapshots as listed
 
     with said("archive snapshots"):
         found = listed(open_catalog(config), table)
@@ -64,9 +64,9 @@ def diff(config: Config, before: str, after: str, table: str, as_json: bool) -> 
       k2 archive diff 2026-01-31T00:00:00Z 2026-02-01T00:00:00Z
       k2 archive diff 7707282298055536023 3051729675574597004 --json
     """
-    from k2.tier.history import diff as compare
-    from k2.tier.history import resolve
-    from k2.tier.history import snapshots as listed
+    from k2.tier.past.history import diff as compare
+    from k2.tier.past.history import resolve
+    from k2.tier.past.history import snapshots as listed
 
     with said("archive diff"):
         catalog = open_catalog(config)

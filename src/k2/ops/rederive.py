@@ -29,7 +29,7 @@ from k2.wire import open_catalog, open_log, open_store, read_heads
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-    from k2.tier.scan import Span
+    from k2.tier.past.scan import Span
 
 NOTES = "rederive.json"  # in the new folder: what it is, and how it ended
 UNFINISHED = "unfinished"
@@ -147,8 +147,8 @@ def _free_port(host: str) -> int:
 def _derive(
     log: Log, tables: "dict[str, Table]", exchange: str, wanted: Wanted, say: Say, on_progress: Callable[[Step], object]
 ) -> Derived:
-    from k2.tier import scan
-    from k2.tier.known import Known, known, sequences
+    from k2.tier.past import scan
+    from k2.tier.past.known import Known, known, sequences
 
     span = _span(tables, exchange, wanted)
     if span is None:
@@ -171,7 +171,7 @@ def _derive(
 
 def _span(tables: "dict[str, Table]", exchange: str, wanted: Wanted) -> "Span | None":
     """Of the exchange's frames; None: there are none. Trades that were received before have no frame."""
-    from k2.tier.scan import Span, first_received
+    from k2.tier.past.scan import Span, first_received
 
     first = first_received(tables["frames"], exchange)
     return None if first is None else Span(exchange, max(first, wanted.since or first), wanted.until)
@@ -179,7 +179,7 @@ def _span(tables: "dict[str, Table]", exchange: str, wanted: Wanted) -> "Span | 
 
 def _contrast(target: Config, tables: "dict[str, Table]", exchange: str, wanted: Wanted, derived: Derived) -> Contrast:
     """Against the archived trades that came with the frames that were decoded."""
-    from k2.tier import scan
+    from k2.tier.past import scan
 
     span = _span(tables, exchange, wanted)
     if span is None or not derived.frames:

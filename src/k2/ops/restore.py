@@ -284,7 +284,7 @@ def _no_loader(config: Config) -> Iterator[None]:
 
 def _seen(config: Config, head: "Head") -> tuple[Seen, int]:
     """The ids of all trades that cold has, and their number."""
-    from k2.tier.known import identities_at
+    from k2.tier.past.known import identities_at
 
     identities = identities_at(open_catalog(config), head.metadata_location)
     return Seen.from_json(identities.to_text()), sum(ids.count for _, ids in identities.items())

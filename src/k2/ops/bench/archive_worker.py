@@ -21,7 +21,7 @@ from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.transforms import IdentityTransform
 
 from k2.config import Config, load
-from k2.tier import compact
+from k2.tier.keep import compact
 from k2.tier.schema import TRADES
 from k2.wire import open_archive, open_catalog, open_log
 

@@ -6,11 +6,11 @@ from typing import BinaryIO
 import pyarrow as pa
 from pyiceberg.io import FileIO
 
-from k2.tier.contents import Content, Unreadable, batches
-from k2.tier.digests import Block, Digester, Form, Groups, as_groups, into_sides, piped
+from k2.tier.prove.contents import Content, Unreadable, batches
+from k2.tier.prove.digests import Block, Digester, Form, Groups, as_groups, into_sides, piped
+from k2.tier.prove.shapes import structure
+from k2.tier.prove.sides import PIECE_ROWS, Count, together
 from k2.tier.schema import arrow_schema
-from k2.tier.shapes import structure
-from k2.tier.sides import PIECE_ROWS, Count, together
 
 PACKED = "lz4"
 

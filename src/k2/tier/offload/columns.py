@@ -12,8 +12,8 @@ from msgspec.structs import fields as fields_of
 from k2.core.types import Gap, Trade
 from k2.log import Batch
 from k2.tier import BrokenRecord
-from k2.tier.lines import exact, read_lines
-from k2.tier.rowbinary import read_frames
+from k2.tier.offload.lines import exact, read_lines
+from k2.tier.offload.rowbinary import read_frames
 from k2.tier.schema import FRAMES, GAPS, TRADES
 
 _decode_gaps = msgspec.json.Decoder(list[Gap]).decode

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from k2.store import Store
-from k2.tier.digests import (
+from k2.tier.prove.digests import (
     Block,
     Digester,
     Form,
@@ -16,8 +16,8 @@ from k2.tier.digests import (
     piped,
     structure_of_rows,
 )
-from k2.tier.shapes import NS_A_DAY, Source
-from k2.tier.sides import Count
+from k2.tier.prove.shapes import NS_A_DAY, Source
+from k2.tier.prove.sides import Count
 
 
 class HotSide:

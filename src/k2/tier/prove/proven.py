@@ -11,9 +11,9 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from k2.tier import TierError
-from k2.tier.merge import Disorder, in_order
-from k2.tier.proof import ContentHash, Proof, ProofKey, newest
-from k2.tier.reading import files_by_partition
+from k2.tier.keep.merge import Disorder, in_order
+from k2.tier.keep.proof import ContentHash, Proof, ProofKey, newest
+from k2.tier.keep.reading import files_by_partition
 from k2.tier.schema import TRADES
 
 _1970 = date(1970, 1, 1)

@@ -7,8 +7,8 @@ from pyiceberg.table.snapshots import Snapshot
 
 from k2.tier import TierError
 from k2.tier.catalog import open_table
-from k2.tier.commits import TRIES, commit
 from k2.tier.faults import told
+from k2.tier.keep.commits import TRIES, commit
 from k2.tier.schema import ColdTable
 from k2.tier.watermark import carried
 

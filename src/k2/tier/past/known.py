@@ -14,7 +14,7 @@ from k2.core.sequence import Sequences
 from k2.core.types import Gap
 from k2.tier.faults import told
 from k2.tier.identities import Identities
-from k2.tier.scan import Span, trades
+from k2.tier.past.scan import Span, trades
 from k2.tier.watermark import read_identities
 
 AT_ONCE = 1 << 18  # rows

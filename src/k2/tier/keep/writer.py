@@ -14,7 +14,7 @@ from pyiceberg.typedef import Record
 
 from k2.tier.faults import told
 from k2.tier.files import ROW_GROUP, data_file, parquet_options
-from k2.tier.reading import held_schema
+from k2.tier.keep.reading import held_schema
 from k2.tier.schema import ColdTable
 
 GROUP_BYTES = 64 << 20  # of rows in memory: what bounds a row group of large frames

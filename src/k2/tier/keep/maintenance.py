@@ -13,10 +13,11 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from k2.config import TierConfig
-from k2.tier import Progress, TierError, compact, orphans, seal, snapshots, spill
+from k2.tier import Progress, TierError
 from k2.tier.catalog import open_table, tables_of
-from k2.tier.lease import Lease, LeaseHeld
-from k2.tier.proof import newest
+from k2.tier.keep import compact, orphans, seal, snapshots, spill
+from k2.tier.keep.lease import Lease, LeaseHeld
+from k2.tier.keep.proof import newest
 from k2.tier.schema import DERIVED, PROOFS, TABLES, TRADES, ColdTable
 
 _ALL = {**TABLES, **DERIVED}

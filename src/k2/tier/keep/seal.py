@@ -15,18 +15,18 @@ from pyiceberg.typedef import Record
 
 from k2.core.islands import Islands
 from k2.tier import TierError
-from k2.tier.candles import MinuteCandles
 from k2.tier.catalog import open_table
-from k2.tier.commits import Overtaken, commit, replace_files, require_no_retries
 from k2.tier.faults import told
 from k2.tier.files import remove_files
-from k2.tier.merge import Disorder, in_order
-from k2.tier.proof import ContentHash, Proof, ProofKey, counts, gaps_of, newest
-from k2.tier.reading import files_by_partition, held_schema, read
+from k2.tier.keep.candles import MinuteCandles
+from k2.tier.keep.commits import Overtaken, commit, replace_files, require_no_retries
+from k2.tier.keep.merge import Disorder, in_order
+from k2.tier.keep.proof import ContentHash, Proof, ProofKey, counts, gaps_of, newest
+from k2.tier.keep.reading import files_by_partition, held_schema, read
+from k2.tier.keep.writer import FileWriter
 from k2.tier.schema import OHLCV_1M, PROOFS, TRADES, ColdTable
 from k2.tier.snapshot_time import keep_order
 from k2.tier.watermark import read_identities
-from k2.tier.writer import FileWriter
 
 DAY_NS = 86_400_000_000_000
 PROOF_FILES = 32  # so many are put together into one

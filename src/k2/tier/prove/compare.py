@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from k2.core.islands import Islands
 from k2.store.embedded import quoted
-from k2.tier.cold_side import ColdSide
-from k2.tier.digests import SIDES, Block, Digester, Form, Groups, gathered, table_of_sides
-from k2.tier.sides import Count, Side
+from k2.tier.prove.cold_side import ColdSide
+from k2.tier.prove.digests import SIDES, Block, Digester, Form, Groups, gathered, table_of_sides
+from k2.tier.prove.sides import Count, Side
 
 SHOWN = 20  # rows named, of each kind and counter
 AT_ONCE = 24  # blocks looked into together: about 400,000 rows of each side in memory

@@ -19,8 +19,8 @@ from pyiceberg.table import Table
 
 from k2.tier import TierError
 from k2.tier.catalog import open_table
-from k2.tier.commits import require_no_retries
 from k2.tier.faults import told
+from k2.tier.keep.commits import require_no_retries
 from k2.tier.schema import PROOFS
 from k2.tier.snapshot_time import keep_order
 

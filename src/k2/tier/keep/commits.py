@@ -13,7 +13,7 @@ from k2.tier import TierError
 from k2.tier.catalog import never_retries, open_table
 from k2.tier.faults import told
 from k2.tier.files import remove_files
-from k2.tier.reading import files_by_partition
+from k2.tier.keep.reading import files_by_partition
 from k2.tier.schema import RETRIES, ColdTable
 from k2.tier.snapshot_time import keep_order
 from k2.tier.watermark import carried

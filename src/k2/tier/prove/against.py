@@ -19,11 +19,11 @@ from k2.log import Log
 from k2.store import Store, seam
 from k2.store.commit import last_commit
 from k2.store.embedded import quoted
-from k2.tier.digests import Block, Digester, Form, Groups
-from k2.tier.hot_side import HotSide
-from k2.tier.log_side import LogSide, Stretch
-from k2.tier.shapes import SOURCES
-from k2.tier.sides import Count, Side
+from k2.tier.prove.digests import Block, Digester, Form, Groups
+from k2.tier.prove.hot_side import HotSide
+from k2.tier.prove.log_side import LogSide, Stretch
+from k2.tier.prove.shapes import SOURCES
+from k2.tier.prove.sides import Count, Side
 
 CLOCK_BACK_NS = 60_000_000_000
 _LEAST, _MOST = -(2**63) + 1, 2**63 - 1

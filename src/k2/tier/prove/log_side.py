@@ -6,9 +6,9 @@ from typing import BinaryIO, NamedTuple
 from k2.log import Log
 from k2.store.embedded import quoted
 from k2.tier import TierError
-from k2.tier.digests import Block, Digester, Form, Groups, as_groups, gathered, into_sides, piped
-from k2.tier.shapes import Source
-from k2.tier.sides import PIECE_ROWS, Count, together
+from k2.tier.prove.digests import Block, Digester, Form, Groups, as_groups, gathered, into_sides, piped
+from k2.tier.prove.shapes import Source
+from k2.tier.prove.sides import PIECE_ROWS, Count, together
 
 READ_BYTES = 1 << 20
 

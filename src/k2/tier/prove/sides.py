@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from k2.tier.digests import Block, Groups, gathered
+from k2.tier.prove.digests import Block, Groups, gathered
 
 AT_ONCE = 2
 PIECE_ROWS = 500_000  # rows of one statement: what a second thread can take meanwhile

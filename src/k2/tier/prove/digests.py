@@ -20,7 +20,7 @@ from k2.store import StoreError
 from k2.store.embedded import Connection, Engine, quoted
 from k2.store.rows import asking, decoded
 from k2.tier import TierError
-from k2.tier.shapes import Identity, hashed, kind, told
+from k2.tier.prove.shapes import Identity, hashed, kind, told
 
 BLOCK_BITS = 14  # 16,384 ids: small enough to look into, large enough that there are few
 MEMORY_MB = 448

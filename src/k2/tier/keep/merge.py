@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
+from k2.tier.keep.reading import PIECE_ROWS, ends, read
+from k2.tier.keep.spill import Fetch, Spill
 from k2.tier.order import by_columns
-from k2.tier.reading import PIECE_ROWS, ends, read
 from k2.tier.schema import ColdTable
-from k2.tier.spill import Fetch, Spill
 
 STEP_ROWS = 1 << 17
 OVERLAP_ROWS = 1 << 20  # most rows in memory when every run overlaps with every other

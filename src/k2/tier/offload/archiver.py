@@ -12,16 +12,17 @@ from pyiceberg.table import Table
 
 from k2.core.codec import GAPS_STREAM, frames_stream, trades_stream
 from k2.log import Log, Position
-from k2.tier import ArchiverConflict, Progress, TierError, Written, columns
+from k2.tier import ArchiverConflict, Progress, TierError, Written
 from k2.tier.catalog import never_retries, open_table
 from k2.tier.faults import told
 from k2.tier.files import remove_files, write_files
 from k2.tier.identities import Identities, digest
 from k2.tier.names import CONSUMER, IDENTITIES
+from k2.tier.offload import columns
+from k2.tier.offload.slices import Slice, Slices, Source
 from k2.tier.order import by_identity
 from k2.tier.reach import Reach, ends, refuse_another_log, to_read
 from k2.tier.schema import FRAMES, GAPS, RETRIES, TABLES, TRADES, ColdTable
-from k2.tier.slices import Slice, Slices, Source
 from k2.tier.snapshot_time import keep_order
 from k2.tier.watermark import read_ends, read_identities, read_offsets, write_offsets
 

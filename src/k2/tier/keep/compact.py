@@ -10,12 +10,12 @@ from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
 from k2.tier import TierError
-from k2.tier.commits import replace_files
 from k2.tier.files import remove_files
-from k2.tier.merge import Disorder, in_order
-from k2.tier.reading import files_by_partition
+from k2.tier.keep.commits import replace_files
+from k2.tier.keep.merge import Disorder, in_order
+from k2.tier.keep.reading import files_by_partition
+from k2.tier.keep.writer import FileWriter
 from k2.tier.schema import ColdTable
-from k2.tier.writer import FileWriter
 
 BIG = 0.75  # of the target size: a file that large is left alone
 

@@ -1,0 +1,1 @@
+"""Keeping the tables: what `k2 archive maintain` does."""

@@ -1,0 +1,1 @@
+"""From the log into Iceberg: what `k2 archive` does."""

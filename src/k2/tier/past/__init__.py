@@ -1,0 +1,1 @@
+"""Reading back: snapshots, what differs between them, and rows for those who rebuild something."""
