@@ -176,7 +176,7 @@ def slowed(monkeypatch: pytest.MonkeyPatch) -> None:
         replace(store, seam, pin)
         text = store.rows("SELECT as_select FROM system.tables WHERE database = 'k2' AND name = 'trades'")[0][0]
         pause = "WHERE ((SELECT sleep(0.03)) = 0) AND "
-        slow = text.replace("WHERE generation > (SELECT", f"{pause}generation > (SELECT")
+        slow = text.replace("WHERE (generation > (SELECT", f"{pause}(generation > (SELECT")
         slow = slow.replace("WHERE (generation <= (SELECT", f"{pause}(generation <= (SELECT")
         assert slow.count(pause) == 2
         store.execute(f"CREATE OR REPLACE VIEW k2.slow_trades AS {slow}")

@@ -33,6 +33,7 @@ SELECT
     toLowCardinality(source) AS source, epoch
 FROM k2.silver_tail
 WHERE generation > (SELECT max(generation) FROM k2.commits)
+    AND generation <= (SELECT max(generation) FROM k2.commits) + 1099511627776
 """
 
 

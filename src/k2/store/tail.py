@@ -31,7 +31,9 @@ RUN = 1 << 20  # generations; a chunk that goes past the file begins a run: see 
 CHUNK_S = 0.5
 CHUNK_ROWS = 1_000
 MANY = 64  # trades at once that are worth an INSERT of their own
-KEEP_S = 1.0  # a chunk stays in the file so long after it went into memory: for questions that began before
+KEEP_S = 1.0  # a chunk stays in the file so long after it went into memory: for questions that began before ...
+KEEP_LONG_S = 5.0  # ... and up to so long where the file has few rows, for a machine that stalls
+KEEP_ROWS = 500
 
 
 class Tail:
@@ -54,6 +56,7 @@ class Tail:
         self._chunk_rows = 0
         self._chunk_since = 0.0
         self._kept: deque[tuple[float, bytes]] = deque()  # chunks that are in both, and since when
+        self._kept_rows = 0
 
     def take_over(self, number: int) -> None:
         """Go on from generation `number`; what is shown stays so. Raises StoreError.
@@ -69,7 +72,7 @@ class Tail:
     def committed(self) -> None:
         """All that is in the file was committed; it leaves the file like a chunk that went into memory."""
         if self._fresh:
-            self._kept.append((time.monotonic(), self._fresh.content()))
+            self._keep(self._fresh.content())
 
     def number(self, rows: int = 0) -> int:
         """The generation that so many trades, put next and at once, must carry."""
@@ -110,15 +113,21 @@ class Tail:
         self._number += 1
         self._chunk.clear()
         self._chunk_rows = 0
-        now = time.monotonic()
-        changed = bool(in_file)
         if in_file:
-            self._kept.append((now, in_file))
-        while self._kept and now - self._kept[0][0] >= KEEP_S:
-            self._kept.popleft()
-            changed = True
-        if self._fresh and changed:
+            self._keep(in_file)
+        if (self._let_go() or in_file) and self._fresh:
             self._fresh.begin_anew(b"".join([lines for _, lines in self._kept]))
+
+    def _keep(self, in_file: bytes) -> None:
+        self._kept.append((time.monotonic(), in_file))
+        self._kept_rows += in_file.count(b"\n")
+
+    def _let_go(self) -> bool:
+        before = len(self._kept)
+        now = time.monotonic()
+        while self._kept and now - self._kept[0][0] >= (KEEP_S if self._kept_rows > KEEP_ROWS else KEEP_LONG_S):
+            self._kept_rows -= self._kept.popleft()[1].count(b"\n")
+        return len(self._kept) < before
 
     def drop(self, generation: int, incarnation: int) -> None:
         """Forget the generations up to this one, which were committed a while ago, but for the newest of all."""
