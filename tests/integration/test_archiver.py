@@ -163,6 +163,7 @@ def survive(platform: Any, kills: int, seed: int) -> None:
     assert done[CHILD]
 
 
+@pytest.mark.slow
 def test_some_kills(run_platform: Callable[..., Any], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("k2.ops.supervise.STEADY_AFTER", 0.0)
     survive(run_platform(K2_TIER_EVERY_S="0.5"), 4, seed)

@@ -52,6 +52,7 @@ def differing(history: History) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_late_trades_make_candles_of_hot_and_cold(history: History) -> None:
     assert differing(history) == []
     history.put(
@@ -184,6 +185,7 @@ def slowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seams, "replace_view", both)
 
 
+@pytest.mark.slow
 def test_answers_only_grow_while_everything_moves(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     slowed(monkeypatch)
     seams.replace_view(history.store, seams.read(history.store), newest(history.store)["trades"].number)

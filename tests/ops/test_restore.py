@@ -145,6 +145,7 @@ restoring.restore(load(), {since}, None, {now})
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_is_done_in_the_end(lost: tuple[Recording, dict[str, Any]]) -> None:
     """Before its candles, and after it counts, before cold answers for the rest."""
     made, before = lost

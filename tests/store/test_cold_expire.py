@@ -175,6 +175,7 @@ class Dying:
         self._store.execute(sql)
 
 
+@pytest.mark.slow
 def test_a_crash_between_any_two_steps_changes_no_answer(history: History) -> None:
     """Everything at once: a new pin, late trades, days to hand over and days to delete."""
     history.expire(1)
@@ -215,6 +216,7 @@ def test_what_expired_is_still_proven(history: History) -> None:
     assert failed(history) == {*unrecorded, "missing trades", "symbols whose store and log differ"}
 
 
+@pytest.mark.slow
 def test_what_the_log_let_go_of_is_no_excess(history: History) -> None:
     """The log begins in the middle, with trades that were back-filled late and lie before others that it let go of."""
     history.put(*(trade(number) for number in range(165, 171)))

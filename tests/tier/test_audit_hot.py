@@ -89,6 +89,7 @@ def test_what_differs_is_named_on_both_sides(platform: History) -> None:
             catalog.load_table(f"cold.{name}").manage_snapshots().rollback_to_snapshot(snapshot).commit()
 
 
+@pytest.mark.slow
 def test_rows_that_the_hot_store_lost_are_excess_in_cold_unless_handed_over(platform: History) -> None:
     platform.load()
     platform.loader.replace_tail(0)

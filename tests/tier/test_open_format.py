@@ -125,6 +125,7 @@ def _with_chdb(folder: Path) -> list[tuple[Any, ...]]:
 _exact = st.decimals(0, 10**19, places=18, allow_nan=False).map(lambda number: f"{number:f}")
 
 
+@pytest.mark.slow
 @given(price=_exact, quantity=_exact, ts=st.integers(0, 4_000_000_000_000_000_000), late=st.integers(-(10**9), 10**9))
 def test_numbers_and_times_come_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, price: str, quantity: str, ts: int, late: int
