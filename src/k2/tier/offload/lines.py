@@ -2,10 +2,12 @@
 
 Our own encoder writes the keys of a trade in one order, without spaces, and leaves out an epoch of 0. Such lines need
 no JSON parser: Arrow cuts them at their commas, outside Python's interpreter lock, and every column is then checked to
-be one key and one plain value. A record of any other shape (an escape, a comma in a name, a number written
-otherwise) is still a trade for whoever decodes JSON: `read_lines` answers None, and the caller does that.
+be one key and one plain value; texts, prices and quantities repeat, so only the distinct ones are looked at. A record
+of any other shape (an escape, a comma in a name, a number written otherwise) is still a trade for whoever decodes JSON:
+`read_lines` answers None, and the caller does that.
 """
 
+from array import array
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -21,9 +23,13 @@ _ORDER = Trade.__struct_fields__
 _PLAIN, _LATER = _ORDER[:-1], _ORDER  # without and with an epoch
 _CHOICES = {"side": {"buy", "sell"}, "source": {"live", "backfill"}}
 _QUOTE = ord('"')
+_EPOCH = b',"epoch":'
+_EPOCH_DIGITS = 10
 _DIGITS = 24  # a longer number overflows 64 bits whatever follows
 _DECIMAL = pa.decimal128(EXACT.precision, EXACT.scale)
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_REPEATED = (*_TEXTS, *_EXACT)
+_BLOCK_BYTES = 1 << 20  # cut at a time: what stays in a processor's cache
 _PARSE = csv.ParseOptions(
     delimiter=",", quote_char=False, escape_char=False, double_quote=False, ignore_empty_lines=False
 )
@@ -40,10 +46,8 @@ def read_lines(exchange: str, values: Sequence[bytes]) -> dict[str, pa.Array] | 
     """
     try:
         later = [i for i, value in enumerate(values) if value[-2] != _QUOTE]  # their last field is no text: an epoch
-        if not later:
-            return _columns(exchange, values, _PLAIN) if values else None
-        if len(later) == len(values):
-            return _columns(exchange, values, _LATER)
+        if not later or len(later) == len(values):
+            return _columns(exchange, values, _LATER if later else _PLAIN) if values else None
         return _mixed(exchange, values, later)
     except (_OtherShapeError, pa.ArrowInvalid, UnicodeDecodeError, IndexError):
         return None
@@ -54,17 +58,20 @@ def exact(texts: pa.StringArray) -> pa.Decimal128Array:
     return texts.cast(_DECIMAL)
 
 
-def _mixed(exchange: str, values: Sequence[bytes], later: list[int]) -> dict[str, pa.Array]:
-    others = set(later)
-    plain = [i for i in range(len(values)) if i not in others]
-    without = _columns(exchange, [values[i] for i in plain], _PLAIN)
-    with_epoch = _columns(exchange, [values[i] for i in later], _LATER)
-    places = pc.sort_indices(pa.array(plain + later, pa.int64()))
-    return {name: _joined(without[name], with_epoch[name]).take(places) for name in _ORDER}
-
-
-def _joined(*parts: pa.Array) -> pa.Array:
-    return pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+def _mixed(exchange: str, values: Sequence[bytes], later: Sequence[int]) -> dict[str, pa.Array]:
+    """Where only some have an epoch, it is taken off those first."""
+    plain = list(values)
+    epochs = array("q", bytes(8 * len(values)))
+    for i in later:
+        head, _, tail = values[i].rpartition(_EPOCH)
+        digits = tail[:-1]
+        if tail[-1:] != b"}" or not digits.isdigit() or digits[:1] == b"0" or len(digits) > _EPOCH_DIGITS:
+            raise _OtherShapeError
+        plain[i] = head + b"}"
+        epochs[i] = int(digits)
+    found = _columns(exchange, plain, _PLAIN)
+    found["epoch"] = pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(epochs)])
+    return found
 
 
 def _columns(exchange: str, values: Sequence[bytes], names: Sequence[str]) -> dict[str, pa.Array]:
@@ -77,7 +84,8 @@ def _columns(exchange: str, values: Sequence[bytes], names: Sequence[str]) -> di
         if name in _TEXTS:
             found[name] = _texts(cells[name], f'{before}"', f'"{after}', choices.get(name))
         elif name in _EXACT:
-            found[name] = exact(_inner(cells[name], f'{before}"', f'"{after}'))
+            distinct = exact(_inner(cells[name].dictionary, f'{before}"', f'"{after}'))
+            found[name] = distinct.take(cells[name].indices)
         else:
             found[name] = _numbers(cells[name], before, after)
     if "epoch" not in found:
@@ -92,10 +100,11 @@ def _cut(values: Sequence[bytes], names: Sequence[str]) -> dict[str, pa.Array]:
     try:
         rows = csv.read_csv(
             pa.BufferReader(text),
-            read_options=csv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1),
+            read_options=csv.ReadOptions(column_names=names, use_threads=False, block_size=_BLOCK_BYTES),
             parse_options=_PARSE,
             convert_options=csv.ConvertOptions(
-                column_types={name: _NAME if name in _TEXTS else pa.string() for name in names},
+                column_types={name: _NAME if name in _REPEATED else pa.string() for name in names},
+                null_values=[],
                 strings_can_be_null=False,
                 check_utf8=False,  # texts are looked at one by one, all else has to be digits
             ),
@@ -104,7 +113,7 @@ def _cut(values: Sequence[bytes], names: Sequence[str]) -> dict[str, pa.Array]:
         raise _OtherShapeError from error
     if rows.num_rows != len(values):
         raise _OtherShapeError
-    return {name: rows[name].combine_chunks() for name in names}
+    return {name: rows[name].unify_dictionaries().combine_chunks() for name in names}
 
 
 def _texts(cells: pa.DictionaryArray, before: str, after: str, choices: set[str] | None) -> pa.DictionaryArray:
