@@ -1,8 +1,8 @@
 """The offload of a million trades from the log to Iceberg, against PyIceberg appending the same rows from memory.
 
 A log of three exchanges' trades is archived into an empty cold tier, in a process of its own; by turns, PyIceberg alone
-appends the same rows, which it has in memory, to a new table. Then: runs with nothing new, frames, compaction, and the
-candles of one day and symbol over what was compacted.
+appends the same rows of all tables, which it has in memory, to new ones, in as many commits. Then: runs with nothing
+new, frames, compaction, and the candles of one day and symbol over what was compacted.
 """
 
 import shutil
