@@ -23,7 +23,6 @@ from pyiceberg.table import Table
 from k2.tier.schema import ColdTable, arrow_schema
 
 ROW_GROUP = 1 << 18  # rows
-US_A_DAY = 86_400_000_000
 
 
 def write_files(table: Table, cold: ColdTable, rows: pa.Table) -> list[DataFile]:
@@ -90,7 +89,7 @@ def _partitions(cold: ColdTable, rows: pa.Table) -> list[pa.Table]:
         if bounds["min"].date() == bounds["max"].date():
             found.append(part)
         else:
-            days = pc.floor_temporal(part[cold.day], unit="day").cast(pa.int64())
+            days = part[cold.day].cast(pa.timestamp("us")).cast(pa.date32())  # floor_temporal is 50 times as slow
             found += [part.filter(pc.equal(days, day)) for day in sorted(pc.unique(days).to_pylist())]
     return found
 

@@ -24,6 +24,7 @@ def by_columns(rows: pa.Table, names: Sequence[str]) -> pa.Table:
     """Rows sorted by columns of names, whole numbers or times; of equal ones the earlier stays the earlier."""
     if not rows.num_rows:
         return rows
+    rows = rows.combine_chunks()  # rows are taken from one chunk faster than from several
     columns = {name: _comparable(rows[name]) for name in names}
     packed = _packed(columns)
     if packed is not None:
