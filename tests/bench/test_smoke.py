@@ -94,7 +94,15 @@ def test_history(tmp_path):
 @pytest.mark.slow
 def test_archive(tmp_path):
     results, checks = measure(
-        "archive", tmp_path, trades=20_000, rounds=2, idle_runs=1, frames=5_000, compaction_files=6, queries=2
+        "archive",
+        tmp_path,
+        trades=20_000,
+        rounds=2,
+        idle_runs=1,
+        frames=5_000,
+        compaction_files=6,
+        compaction_trades=15_000,
+        queries=2,
     )
     assert results["trades"] == 20_000
     assert results["duplicates"] > 0

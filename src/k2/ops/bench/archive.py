@@ -44,7 +44,10 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: Annotated[int, Meta(description="Offloads, and appends of the floor, by turns.")] = 5
     idle_runs: Annotated[int, Meta(description="Runs of `k2 archive` with nothing new.")] = 10
     frames: Annotated[int, Meta(description="Frames of a log that holds nothing else; 0: none.")] = 500_000
-    compaction_files: Annotated[int, Meta(description="Slices that compaction finds; 0: neither it nor a query.")] = 32
+    compaction_files: Annotated[int, Meta(description="Slices that compaction finds; 0: neither it nor a query.")] = 48
+    compaction_trades: Annotated[
+        int, Meta(description="Trades of a log of its own, as large as a day's, to compact; 0: only the first log's.")
+    ] = 5_000_000
     queries: Annotated[int, Meta(description="Candle queries over the compacted table.")] = 20
     seed: Annotated[int, Meta(description="Seed of the trades.")] = 1
 
@@ -65,7 +68,7 @@ def run(lab: Lab, parameters: Parameters) -> Outcome:
         "nothing_new_failed": sum(not one.ok for one in idle),
     }
     if parameters.compaction_files:
-        results |= _compaction(lab, parameters, trades)
+        results |= _compacted(lab, parameters, trades)
     if parameters.frames:
         results["frames"] = _frames(lab, parameters)
     raw = {"offload s": [one["seconds"] for one in offloads], "floor s": [one["seconds"] for one in floors]}
@@ -132,13 +135,36 @@ def _offload_results(
 # -- beside the offload ------------------------------------------------------------------------------------------------
 
 
-def _compaction(lab: Lab, parameters: Parameters, trades: int) -> dict[str, Any]:
-    """Of the same log, archived in small slices; and a query over the result."""
+def _compacted(lab: Lab, parameters: Parameters, trades: int) -> dict[str, Any]:
+    """Of the same log, archived in small slices, and a query over the result; then of a larger log."""
     config = lab.config("archive", tier={"slice_rows": max(1, trades // parameters.compaction_files)})
     shutil.rmtree(config.cold_dir)
+    compaction = _compaction(lab, config)
+    results = {"compaction": compaction, "candles": _candles(lab, config, parameters.queries)}
+    if parameters.compaction_trades:
+        count = parameters.compaction_trades
+        config = lab.config("compaction", tier={"slice_rows": max(1, count // parameters.compaction_files)})
+        hours = parameters.hours * count / parameters.trades
+        _fill(lab, config, msgspec.structs.replace(parameters, trades=count, hours=hours))
+        results |= {"compaction": _compaction(lab, config), "compaction_of_little": compaction}
+    return results
+
+
+def _compaction(lab: Lab, config: Config) -> dict[str, Any]:
     _job(lab, config, "offload")
     done = _job(lab, config, "compact")
     lab.say(f"compaction: {done['rows']:,} rows in {done['seconds']:.2f} s")
+    return {
+        "rows_per_s": round(done["rows"] / done["seconds"]),
+        "rows": done["rows"],
+        "files_in": done["files_in"],
+        "files_out": done["files_out"],
+        "bytes_per_trade": round(done["bytes"] / done["rows"], 2),
+        "peak_mb": done["peak"] >> 20,
+    }
+
+
+def _candles(lab: Lab, config: Config, queries: int) -> dict[str, Any]:
     reader = lab.partner("k2.ops.bench.cold_reader", str(lab.folder / "reader"))
     reader.hear(60)
     reader.tell({"tables": {SOURCE_TABLE: read_heads(config)["trades"].metadata_location}})
@@ -146,26 +172,14 @@ def _compaction(lab: Lab, parameters: Parameters, trades: int) -> dict[str, Any]
     reader.tell({"sql": LARGEST})
     exchange, symbol = reader.hear(HEAR_WITHIN)["rows"][0]
     start = MIDNIGHT_NS // SECOND_NS
-    reader.tell(
-        {"sql": CANDLES.format(SOURCE_TABLE, exchange, symbol, start, start + 86_400), "times": parameters.queries}
-    )
+    reader.tell({"sql": CANDLES.format(SOURCE_TABLE, exchange, symbol, start, start + 86_400), "times": queries})
     answer = reader.hear(HEAR_WITHIN)
     lab.stop(reader)
     return {
-        "compaction": {
-            "rows_per_s": round(done["rows"] / done["seconds"]),
-            "rows": done["rows"],
-            "files_in": done["files_in"],
-            "files_out": done["files_out"],
-            "bytes_per_trade": round(done["bytes"] / done["rows"], 2),
-            "peak_mb": done["peak"] >> 20,
-        },
-        "candles": {
-            "symbol": f"{exchange} {symbol}",
-            "trades": sum(int(row[-1]) for row in answer["rows"]),
-            "candles": len(answer["rows"]),
-            "ms": spread(answer["seconds"], 1e3, 1),
-        },
+        "symbol": f"{exchange} {symbol}",
+        "trades": sum(int(row[-1]) for row in answer["rows"]),
+        "candles": len(answer["rows"]),
+        "ms": spread(answer["seconds"], 1e3, 1),
     }
 
 
@@ -234,7 +248,11 @@ def _pictures(results: Mapping[str, Any]) -> list[Picture]:
     if "compaction" in results:
         compaction, candles = results["compaction"], results["candles"]
         pictures += [
-            Picture("Compaction", [name.replace("_", " ") for name in compaction], [list(compaction.values())]),
+            Picture(
+                "Compaction",
+                [name.replace("_", " ") for name in compaction],
+                [list(results[name].values()) for name in ("compaction", "compaction_of_little") if name in results],
+            ),
             Picture(
                 "One day's candles of one symbol",
                 ("symbol", "trades", "p50 ms", "p99 ms"),
