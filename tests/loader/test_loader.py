@@ -177,6 +177,12 @@ def silver_trades() -> str:
     return statements[-1]
 
 
+def make_slow_trades(store: Any, pause: float) -> None:
+    """`k2.slow_trades`: the same view with a pause before each of its branches is read."""
+    text = silver_trades().replace("k2.silver_trades", "k2.slow_trades")
+    store.execute(text.replace("WHERE generation", f"WHERE (SELECT sleep({pause})) = 0 AND generation"))
+
+
 def test_a_tail_is_hidden_from_who_knows_only_the_commit_before_it(connect: Callable[[], Any]) -> None:
     """The base got the backlog in between: a question that takes its rows up to the older commit has a hole there."""
     log, store = MemoryLog(), connect()
@@ -208,12 +214,7 @@ def test_answers_only_grow_while_everything_moves(connect: Callable[[], Any], mo
     monkeypatch.setattr(loading, "FLUSH_SHARE", 1.0)
     monkeypatch.setattr(tail, "KEEP_S", 3.0)  # tests share a machine: a question may well stall for a second
     log, store = MemoryLog(), connect()
-    text = silver_trades()
-    store.execute(
-        text.replace("k2.silver_trades", "k2.slow_trades").replace(
-            "WHERE generation", "WHERE (SELECT sleep(0.03)) = 0 AND generation"
-        )
-    )
+    make_slow_trades(store, 0.03)
     stop = threading.Event()
     one = loader(log, connect, flush_s=0.02)
     run = threading.Thread(target=one.run, args=(stop,))
@@ -264,12 +265,7 @@ def test_answers_never_step_back_while_loaders_die_and_take_over(connect: Callab
     soon as the commit is there fails this test.
     """
     log, store = MemoryLog(), connect()
-    text = silver_trades()
-    store.execute(
-        text.replace("k2.silver_trades", "k2.slow_trades").replace(
-            "WHERE generation", "WHERE (SELECT sleep(0.05)) = 0 AND generation"
-        )
-    )
+    make_slow_trades(store, 0.05)
     stop = threading.Event()
     wrong: list[Any] = []
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,50 +12,20 @@ import click
 import msgspec
 
 from k2.commands import verify as proof
+from k2.commands.tier import progress
 from k2.config import EXCHANGES, Config, ConfigError
 from k2.log import LogError
 from k2.metrics import read_status
 from k2.ops.report import passed
 from k2.ops.verify import CannotVerifyError, verify
 from k2.store import StoreError, StoreUnavailable
-from k2.terminal import console, note
-from k2.tier import TierError
+from k2.terminal import note
+from k2.tier import Progress, TierError
 from k2.wire import open_store
 
 MINUTE = 60_000_000_000
-SAY_EVERY = 5.0  # s
 LOADER_WITHIN = 600.0  # s that --verify waits for somebody to start a loader
 SHOWN = 20
-
-Progress = Callable[[str, int, int], None]
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar for each thing in a terminal; a line every few seconds elsewhere."""
-    if sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=console(stderr=True)) as bars:
-            tasks: dict[str, Any] = {}
-
-            def draw(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(what, total=total)
-                bars.update(tasks[what], completed=min(done, total))
-
-            yield draw
-        return
-    said = time.monotonic()
-
-    def say(what: str, done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= SAY_EVERY or done >= total:
-            said = time.monotonic()
-            note(f"{what}: {done:,} of {total:,}")
-
-    yield say
 
 
 @contextmanager
@@ -110,9 +80,15 @@ def restore(
     if not yes:
         click.confirm(f"Fill the store at {config.store_url} with the trades {span}?", abort=True, err=True)
     begun = time.monotonic()
-    with _said("restore"), _progress() as progress:
+    with _said("restore"), progress() as on_progress:
         found = restoring.restore(
-            config, since, until, now, without_log, note, lambda step: progress(step.table, step.done, step.total)
+            config,
+            since,
+            until,
+            now,
+            without_log,
+            note,
+            lambda step: on_progress(Progress(step.table, step.done, step.total)),
         )
     _show_restored(found, time.monotonic() - begun, as_json)
     if without_log:
@@ -198,9 +174,14 @@ def rederive(
     from k2.ops.rederive import rederive as again
 
     wanted = Wanted((exchange,) if exchange else EXCHANGES, since, until)
-    with _said("rederive"), _progress() as progress:
+    with _said("rederive"), progress() as on_progress:
         found = again(
-            config, into, wanted, changes_expected, note, lambda step: progress(step.exchange, step.done, step.total)
+            config,
+            into,
+            wanted,
+            changes_expected,
+            note,
+            lambda step: on_progress(Progress(step.exchange, step.done, step.total)),
         )
     if as_json:
         click.echo(msgspec.json.encode(found))
