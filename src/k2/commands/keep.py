@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from k2.tier.keep.maintenance import Step
     from k2.tier.prove.audit import Audit
 
+CAUSES = ("file", "misplaced", "ahead", "lost")  # told first: what else is found may come of them
+ROWS_SHOWN = 3  # of a finding, to a person
 DAY_NS = 86_400_000_000_000
 STEP_COLUMNS = ("step", "table", "part", "files", "into", "rows", "bytes", "into_bytes", "note")
 
@@ -163,10 +165,12 @@ def _show_audit(found: "Audit") -> None:
     other = "log" if found.against == "log" else "hot store"
     for name, one in found.tables.items():
         click.echo(f"cold.{name}: {one.rows:,} rows, {one.other_rows:,} in the {other}")
-    for finding in found.findings:
+    for finding in sorted(found.findings, key=lambda one: one.kind not in CAUSES):
         click.echo(f"NOT OK   {finding.text}")
-        for row in finding.shown:
+        for row in finding.shown[:ROWS_SHOWN]:
             click.echo(f"         {row.id}: {row.text}")
+        if len(finding.shown) > ROWS_SHOWN:
+            click.echo(f"         ... (--json shows the first {len(finding.shown)})")
     verdict = "no difference" if found.ok else f"{len(found.findings)} findings"
     when = datetime.now(UTC).strftime("%H:%M:%S")
     click.echo(f"{verdict}; {found.rate:,.0f} rows/s, {found.seconds:.1f} s, {when} UTC")
