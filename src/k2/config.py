@@ -143,6 +143,32 @@ class TierConfig(_Section, frozen=True):
     seal_after_s: Annotated[float, Meta(description="A UTC day is closed so many seconds after its end.")] = 3600.0
 
 
+class WebConfig(_Section, frozen=True):
+    """The HTTP API, the live stream and the page."""
+
+    host: Annotated[
+        str, Meta(description="Address to listen on; other than loopback only once `k2 keys` has made a key.")
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(description="Port of the API, the stream and the page.")] = 8080
+    tls_cert: Annotated[str, Meta(description="Certificate chain file (PEM); with `tls_key`: HTTPS only.")] = ""
+    tls_key: Annotated[str, Meta(description="File of the certificate's private key (PEM).")] = ""
+    cors_origins: Annotated[
+        str, Meta(description="Origins whose pages may call the API, separated by spaces; empty: none.")
+    ] = ""
+    rate_per_s: Annotated[float, Meta(description="Requests a second for each key (or address, without keys).")] = 50.0
+    burst: Annotated[int, Meta(description="Requests that may come at once before the rate holds.")] = 200
+    max_response_mb: Annotated[int, Meta(description="Size of an answer beyond which it is broken off; 0: none.")] = (
+        4096
+    )
+    sql_s: Annotated[float, Meta(description="Seconds that a statement of `/v1/sql` may take.")] = 30.0
+    sql_memory_mb: Annotated[int, Meta(description="Memory that a statement of `/v1/sql` may use.")] = 1024
+    subscribers: Annotated[int, Meta(description="Live streams that may be open at once.")] = 512
+    stream_buffer_kb: Annotated[
+        int, Meta(description="Bytes on their way to one subscriber before it counts as slow.")
+    ] = 1024
+    heartbeat_s: Annotated[float, Meta(description="Time between two heartbeats of a quiet live stream.")] = 5.0
+
+
 class SimConfig(_Section, frozen=True):
     """The simulator."""
 
@@ -173,6 +199,7 @@ class Config(_Section, frozen=True):
     store: StoreConfig = StoreConfig()
     loader: LoaderConfig = LoaderConfig()
     tier: TierConfig = TierConfig()
+    web: WebConfig = WebConfig()
     sim: SimConfig = SimConfig()
     metrics: MetricsConfig = MetricsConfig()
 
@@ -204,6 +231,15 @@ class Config(_Section, frozen=True):
     @property
     def store_url(self) -> str:
         return f"http://{self.store.host}:{self.store.port}"
+
+    @property
+    def web_url(self) -> str:
+        return f"{'https' if self.web.tls_cert else 'http'}://{self.web.host}:{self.web.port}"
+
+    @property
+    def keys_file(self) -> Path:
+        """API keys, hashed."""
+        return self.data_dir / "keys.json"
 
     def exchange(self, name: str) -> ExchangeConfig:
         section: ExchangeConfig = getattr(self.exchanges, name)

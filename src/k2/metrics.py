@@ -79,6 +79,14 @@ ARCHIVE_SUCCESS = Gauge(
 )
 ARCHIVE_SECONDS = Gauge("k2_archive_last_run_seconds", "How long the job's last run took.", ["job"])
 COLD_ROWS = Gauge("k2_cold_rows", "Rows in a cold table.", ["table"])
+WEB_REQUESTS = Counter("k2_web_requests_total", "Requests that the API answered.", ["route", "status"])
+WEB_SECONDS = Histogram(
+    "k2_web_request_seconds", "Time from a request to the end of its answer.", ["route"], buckets=STAGE_BUCKETS
+)
+WEB_BYTES = Counter("k2_web_response_bytes_total", "Bytes of answers, as sent.", ["route"])
+SUBSCRIBERS = Gauge("k2_stream_subscribers", "Live streams that are open.", ["transport"])
+STREAM_RECORDS = Counter("k2_stream_records_total", "Records sent to subscribers.", ["channel"])
+STREAM_SLOW = Counter("k2_stream_slow_total", "Times that a subscriber was too slow, by what was done.", ["policy"])
 SIM_TRADES = Counter("k2_sim_trades_total", "Trades that the simulator made.", ["exchange"])
 SIM_FAULTS = Counter("k2_sim_faults_total", "Faults that the simulator played.", ["exchange", "fault"])
 
@@ -116,6 +124,7 @@ SERVICES = (
     "sim",
     "supervisor",
     "archiver",
+    "web",
 )
 
 
