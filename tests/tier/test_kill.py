@@ -89,7 +89,7 @@ def test_a_file_that_may_not_grow_is_explained_and_leaves_nothing(tmp_path: Path
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
     used = {}
-    for slices in (4, 40):
+    for slices in (40, 120):  # the first slices warm allocators and caches up: by 40 that is over
         folder = tmp_path / str(slices)
         for first in range(0, slices * 5000, 5000):
             put(folder, [trade(number) for number in range(first, first + 5000)])
@@ -98,4 +98,4 @@ def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
         rows, commits, used[slices] = says.get(timeout=110)
         child.join(30)
         assert (rows, commits) == (slices * 5000, slices)
-    assert used[40] - used[4] < 40 << 20
+    assert used[120] < 1.25 * used[40]

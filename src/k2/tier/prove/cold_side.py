@@ -7,9 +7,10 @@ import pyarrow as pa
 from pyiceberg.io import FileIO
 
 from k2.tier.prove.contents import Content, Unreadable, batches
-from k2.tier.prove.digests import Block, Digester, Form, Groups, as_groups, into_sides, piped
+from k2.tier.prove.digests import Block, Digester, Form, Groups, as_groups, piped
+from k2.tier.prove.rowwise import Place, into_sides, into_whole
 from k2.tier.prove.shapes import structure
-from k2.tier.prove.sides import PIECE_ROWS, Count, together
+from k2.tier.prove.sides import PIECE_ROWS, Count, in_turn, together
 from k2.tier.schema import arrow_schema
 
 PACKED = "lz4"
@@ -19,6 +20,7 @@ class ColdSide:
     """Data files of one snapshot. `faults` fills with what is wrong with a file: path to reason."""
 
     name = "cold"
+    repeats = 0  # cold must not have any
 
     def __init__(self, digester: Digester, io: FileIO, form: Form, files: Iterable[Content], ids: bool = True) -> None:
         self._digester = digester
@@ -48,9 +50,17 @@ class ColdSide:
     def look_into(self, side: str, blocks: Sequence[Block], groups: Groups) -> None:
         wanted = set(blocks)
         numbers = {number for key, group in groups.items() if key.of in wanted for number in group.sources}
-        sql = into_sides(side, self._form.rows(self._form.own, self._source), blocks)
-        for part in self._parts(sorted(numbers)):
-            self._digester.fed(sql, lambda pipe, part=part: self._write(pipe, part, None))  # type: ignore[misc]
+        self._read(into_sides(side, self._form.rows(self._form.own, self._source)), numbers)
+
+    def show(self, side: str, places: Sequence[Place]) -> None:
+        self._read(into_whole(side, self._form.rows(self._form.own, self._source)), {one.source for one in places})
+
+    def _read(self, sql: str, numbers: Iterable[int]) -> None:
+        def reading(part: Sequence[int]) -> Callable[[], object]:
+            return lambda: self._digester.fed(sql, lambda pipe: self._write(pipe, part, None))
+
+        for _ in in_turn(reading(part) for part in self._parts(sorted(numbers))):
+            pass
 
     def _parts(self, numbers: Iterable[int]) -> Iterator[list[int]]:
         part: list[int] = []

@@ -1,4 +1,4 @@
-"""Order-free checksums of rows, by groups of identities, and the rows themselves where two sides differ.
+"""Order-free checksums of rows, by groups of identities: what tells two sides apart without comparing their rows.
 
 A group is a block of ids of one counter on one UTC day. Its digest (count, a sum and an exclusive-or of two 64-bit
 hashes over all columns) tells whether two sides hold the same rows, however they are split into files or records; only
@@ -14,13 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
+import msgspec
 from pyiceberg.schema import Schema
 
 from k2.store import StoreError
 from k2.store.embedded import Connection, Engine, quoted
 from k2.store.rows import asking, decoded
 from k2.tier import TierError
-from k2.tier.prove.shapes import Identity, hashed, kind, told
+from k2.tier.prove.shapes import Identity, hashed, told
 
 BLOCK_BITS = 14  # 16,384 ids: small enough to look into, large enough that there are few
 MEMORY_MB = 448
@@ -30,9 +31,13 @@ _SETTINGS = {
     "input_format_null_as_default": "0",
     "max_block_size": "16384",
     "input_format_skip_unknown_fields": "1",
+    "min_insert_block_size_rows": "500000",
+    "min_insert_block_size_bytes": "0",
+    "optimize_aggregation_in_order": "1",
 }
 
 _PIPE = "file('{data}'"  # quotes of a literal are escaped, so no value in a statement looks like this
+_LINE, _LINES = msgspec.json.Encoder(), "JSONCompactEachRow"
 Write = Callable[[BinaryIO], object]
 
 
@@ -52,6 +57,7 @@ class Key(NamedTuple):
 
 
 Block = tuple[str, str, int, int]  # exchange, symbol, epoch, id >> BLOCK_BITS
+Named = tuple[str, str, int, int]  # exchange, symbol, epoch, id
 
 
 class Group(NamedTuple):
@@ -75,6 +81,14 @@ class Group(NamedTuple):
             max(self.last, other.last),
             self.sources | other.sources,
             self.ids + other.ids,
+        )
+
+    def minus(self, other: "Group") -> "Group":
+        """The digest of the rows that are not among the other's, all of which are here."""
+        return self._replace(
+            rows=self.rows - other.rows,
+            total=(self.total - other.total) & (1 << 64) - 1,
+            mixed=self.mixed ^ other.mixed,
         )
 
     def same(self, other: "Group") -> bool:
@@ -121,23 +135,7 @@ class Form(NamedTuple):
 
     def groups(self, columns: Mapping[str, str], source: str, ids: bool = False) -> str:
         """A SELECT of the digests of those rows, with the ranges of their ids if asked."""
-        by = "row_exchange, row_symbol, row_epoch, row_block, row_day, row_must"
-        ranges = (
-            "if(last_id - first_id + 1 = length(ids), [(first_id, last_id)],"
-            " arrayMap(run -> (run[1], run[-1]), arraySplit((one, step) -> step > 1, ids, arrayDifference(ids))))"
-        )
-        low = f"toUInt32(bitAnd(row_id, {(1 << BLOCK_BITS) - 1}))"
-        array = (
-            f", arrayMap(one -> toInt64(one) + bitShiftLeft(row_block, {BLOCK_BITS}),"
-            f" arraySort(bitmapToArray(groupBitmapState({low})))) AS ids"
-        )
-        return (
-            f"SELECT {by}, rows, toString(total), toString(mixed), first, last, sources, {ranges if ids else '[]'}"
-            f" FROM (SELECT {by}, count() AS rows, sum(row_city) AS total, groupBitXor(row_xx) AS mixed,"
-            " min(row_position) AS first, max(row_position) AS last, groupUniqArray(row_source) AS sources,"
-            f" min(row_id) AS first_id, max(row_id) AS last_id{array if ids else ''}"
-            f" FROM ({self.rows(columns, source)}) GROUP BY {by})"
-        )
+        return digests(self.rows(columns, source), ids)
 
     @property
     def own(self) -> dict[str, str]:
@@ -145,10 +143,25 @@ class Form(NamedTuple):
         return {one.name: one.name for one in self.schema.fields}
 
 
-def among(blocks: Iterable[Block]) -> str:
-    """The condition that a row lies in one of these blocks."""
-    listed = ", ".join(f"({quoted(e)}, {quoted(s)}, {epoch}, {block})" for e, s, epoch, block in blocks)
-    return f"(row_exchange, row_symbol, row_epoch, row_block) IN ({listed})"
+def digests(rows: str, ids: bool = False) -> str:
+    """A SELECT of the digests of rows, which is a SELECT such as `Form.rows` gives."""
+    by = "row_exchange, row_symbol, row_epoch, row_block, row_day, row_must"
+    ranges = (
+        "if(last_id - first_id + 1 = length(ids), [(first_id, last_id)],"
+        " arrayMap(run -> (run[1], run[-1]), arraySplit((one, step) -> step > 1, ids, arrayDifference(ids))))"
+    )
+    low = f"toUInt32(bitAnd(row_id, {(1 << BLOCK_BITS) - 1}))"
+    array = (
+        f", arrayMap(one -> toInt64(one) + bitShiftLeft(row_block, {BLOCK_BITS}),"
+        f" arraySort(bitmapToArray(groupBitmapState({low})))) AS ids"
+    )
+    return (
+        f"SELECT {by}, rows, toString(total), toString(mixed), first, last, sources, {ranges if ids else '[]'}"
+        f" FROM (SELECT {by}, count() AS rows, sum(row_city) AS total, groupBitXor(row_xx) AS mixed,"
+        " min(row_position) AS first, max(row_position) AS last, groupUniqArray(row_source) AS sources,"
+        f" min(row_id) AS first_id, max(row_id) AS last_id{array if ids else ''}"
+        f" FROM ({rows}) GROUP BY {by})"
+    )
 
 
 def as_groups(rows: Iterable[tuple[Any, ...]]) -> Groups:
@@ -187,6 +200,13 @@ class Digester:
     def execute(self, sql: str) -> None:
         with self._connection() as connection:
             connection.run(sql)
+
+    def listed(self, table: str, columns: str, rows: Iterable[Sequence[object]]) -> None:
+        """Make a table in memory of these rows."""
+        self.execute(f"CREATE OR REPLACE TABLE {table} ({columns}) ENGINE = Memory")
+        lines = b"\n".join(map(_LINE.encode, rows))
+        if lines:
+            self.fed(f"INSERT INTO {table} SELECT * FROM {piped(_LINES, columns)}", lambda pipe: pipe.write(lines))
 
     def fed(self, sql: str, write: Write) -> list[tuple[Any, ...]]:
         """Run a statement that reads from `piped(...)`, a pipe that `write` fills; the answer's rows, if any.
@@ -243,28 +263,3 @@ def _piped(write: Write) -> Iterator[str]:
 def piped(form: str, columns: str, packed: str = "none") -> str:
     """The table function that reads the pipe of `Digester.fed`, in a ClickHouse format, `packed` by a method of its."""
     return f"{_PIPE}, {form}, {quoted(columns)}, {quoted(packed)})"
-
-
-SIDES = "sides"
-
-
-_PASSING = (
-    "row_position Int64, row_source Int32, row_exchange String, row_symbol String, row_epoch Int32, row_id Int64,"
-    " row_day Int32, row_block Int64, row_must Bool, row_city UInt64, row_xx UInt64"
-)
-
-
-def structure_of_rows(schema: Schema) -> str:
-    """The columns that `Form.rows` gives, as ClickHouse reads them."""
-    return f"{', '.join(f'{one.name} {kind(one)}' for one in schema.fields)}, {_PASSING}"
-
-
-def table_of_sides(schema: Schema) -> str:
-    """The statement that makes the table into which rows of both sides go, to be looked into."""
-    return f"CREATE OR REPLACE TABLE {SIDES} ({structure_of_rows(schema)}, row_side String) ENGINE = Memory"
-
-
-def into_sides(side: str, rows: str, blocks: Sequence[Block] = ()) -> str:
-    """The statement that puts rows there: those of these blocks, or all."""
-    where = f"WHERE {among(blocks)}" if blocks else ""
-    return f"INSERT INTO {SIDES} SELECT *, {quoted(side)} AS row_side FROM ({rows}) {where}"
