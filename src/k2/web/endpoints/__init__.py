@@ -1,0 +1,1 @@
+"""Who answers: a module a subject, each with its `ROUTES`."""
