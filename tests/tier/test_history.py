@@ -14,8 +14,8 @@ from k2.core.types import Frame
 from k2.tier import TierError
 from k2.tier.keep.maintenance import Maintenance
 from k2.tier.past.history import Change, Diff, diff, resolve, snapshots
-from k2.tier.prove.compare import SHOWN
 from k2.tier.prove.digests import BLOCK_BITS
+from k2.tier.prove.rowwise import SHOWN
 
 
 def ids(platform: Platform, table: str = "trades") -> list[int]:

@@ -19,10 +19,11 @@ from k2.tier import TierError
 from k2.tier.catalog import tables_of
 from k2.tier.names import OFFSETS
 from k2.tier.prove.cold_side import ColdSide
-from k2.tier.prove.compare import DIFFERS, DOUBLED, EXCESS, MISSING, Shown, compare
+from k2.tier.prove.compare import Shown, compare
 from k2.tier.prove.contents import data_files
 from k2.tier.prove.counting import Counting, Say
 from k2.tier.prove.digests import Digester, Form
+from k2.tier.prove.rowwise import DIFFERS, DOUBLED, EXCESS, MISSING
 from k2.tier.prove.shapes import IDENTITIES
 
 _KINDS = {EXCESS: "added", MISSING: "removed", DIFFERS: "changed", DOUBLED: "doubled"}

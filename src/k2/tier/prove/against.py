@@ -22,6 +22,7 @@ from k2.store.embedded import quoted
 from k2.tier.prove.digests import Block, Digester, Form, Groups
 from k2.tier.prove.hot_side import HotSide
 from k2.tier.prove.log_side import LogSide, Stretch
+from k2.tier.prove.rowwise import Place
 from k2.tier.prove.shapes import SOURCES
 from k2.tier.prove.sides import Count, Side
 
@@ -90,6 +91,7 @@ class Tail:
     """What the log has and cold or the hot store may not have yet. It is read to its end of the moment, every time."""
 
     name = "the log"
+    repeats = 0
 
     def __init__(
         self, digester: Digester, log: Log, form: Form, table: str, starts: Mapping[str, int], exchange: str | None
@@ -104,7 +106,10 @@ class Tail:
         return self._now().groups(on_rows)
 
     def look_into(self, side: str, blocks: Sequence[Block], groups: Groups) -> None:
-        self._now().put(side, blocks)
+        self._now().put(side)
+
+    def show(self, side: str, places: Sequence[Place]) -> None:
+        """Nothing: a row that is wrong in cold is shown as it is there and on the other side."""
 
     def _now(self) -> LogSide:
         return LogSide(self._digester, self._log, self._form, SOURCES[self._table], self._stretches(), ids=True)

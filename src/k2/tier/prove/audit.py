@@ -22,13 +22,14 @@ from k2.tier.catalog import tables_of
 from k2.tier.keep.proof import Proof
 from k2.tier.prove.against import Tail, against_hot, against_log, exchange_of, other_side, tail_of
 from k2.tier.prove.cold_side import ColdSide
-from k2.tier.prove.compare import DIFFERS, DOUBLED, EXCESS, MISSING, SHOWN, Comparison, Shown, compare, ids_of
+from k2.tier.prove.compare import Comparison, Shown, compare, ids_of
 from k2.tier.prove.contents import ALL, data_files, rows_of
 from k2.tier.prove.counting import Counting, Say
 from k2.tier.prove.density import Counter, Event, Hole, holes, ledger
 from k2.tier.prove.digests import Digester, Form
 from k2.tier.prove.log_side import Stretch
 from k2.tier.prove.proven import disproven
+from k2.tier.prove.rowwise import DIFFERS, DOUBLED, EXCESS, MISSING, SHOWN
 from k2.tier.prove.shapes import IDENTITIES, audited
 from k2.tier.schema import GAPS, PROOFS, TABLES, TRADES
 from k2.tier.watermark import read_offsets

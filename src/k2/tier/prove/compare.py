@@ -1,18 +1,13 @@
 """Two sides of the same table: what one has and the other lacks, has twice, or has otherwise."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from k2.core.islands import Islands
-from k2.store.embedded import quoted
 from k2.tier.prove.cold_side import ColdSide
-from k2.tier.prove.digests import SIDES, Block, Digester, Form, Groups, gathered, table_of_sides
+from k2.tier.prove.digests import Block, Digester, Form, Groups, gathered
+from k2.tier.prove.rowwise import DIFFERS, EXCESS, MISSING, SHOWN, done, judged, places, prepare, whole
 from k2.tier.prove.sides import Count, Side
-
-SHOWN = 20  # rows named, of each kind and counter
-AT_ONCE = 24  # blocks looked into together: about 400,000 rows of each side in memory
-
-MISSING, EXCESS, DOUBLED, DIFFERS = "missing", "excess", "doubled", "differs"
 
 
 class Found(NamedTuple):
@@ -74,17 +69,18 @@ def compare(
         counted = _one_sided(blocks - doubled, in_cold, in_other)
         blocks -= {block for block, _ in counted}
         found += [one for _, one in counted]
-    for part in _parts(_in_order(blocks, in_other)):
-        digester.execute(table_of_sides(form.schema))
-        cold.look_into("cold", part, in_cold)
-        other.look_into("other", part, in_other)
+    if blocks:
+        prepare(digester, blocks)
+        ordered = sorted(blocks)
+        cold.look_into("cold", ordered, in_cold)
+        other.look_into("other", ordered, in_other)
         if tail:
-            tail.look_into("tail", part, in_tail)
-        found += _look(digester, form, cold, other.name, day, first_may_be_gone)
-    digester.execute(f"DROP TABLE IF EXISTS {SIDES}")
+            tail.look_into("tail", ordered, in_tail)
+        found += _look(digester, form, cold, other, day, first_may_be_gone)
+        done(digester)
     return Comparison(
         sum(group.rows for group in in_cold.values()),
-        sum(group.rows for group in in_other.values()),
+        sum(group.rows for group in in_other.values()) + other.repeats,
         _summed(found),
         ids,
         _misplaced(in_cold, cold),
@@ -117,14 +113,6 @@ def _suspicious(cold: Groups, other: Groups, tail: Groups, day: int | None) -> s
     return found
 
 
-def _in_order(blocks: set[Block], groups: Groups) -> list[Block]:
-    """By where they begin, so that those looked into together lie together in the log."""
-    first: dict[Block, int] = {}
-    for key, group in groups.items():
-        first[key.of] = min(group.first, first.get(key.of, group.first))
-    return sorted(blocks, key=lambda block: (first.get(block, 0), block))
-
-
 def _one_sided(blocks: set[Block], cold: Groups, other: Groups) -> list[tuple[Block, Found]]:
     """Blocks that one side has and the other does not, but for the first of each counter, which are to be shown."""
     rows: dict[str, dict[Block, int]] = {EXCESS: {}, MISSING: {}}
@@ -145,64 +133,28 @@ def _one_sided(blocks: set[Block], cold: Groups, other: Groups) -> list[tuple[Bl
     return found
 
 
-def _parts(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
-    for at in range(0, len(blocks), AT_ONCE):
-        yield blocks[at : at + AT_ONCE]
-
-
 def _look(
-    digester: Digester, form: Form, cold: ColdSide, other: str, day: int | None, first_may_be_gone: bool
+    digester: Digester, form: Form, cold: ColdSide, other: Side, day: int | None, first_may_be_gone: bool
 ) -> list[Found]:
-    wrong = (
-        f"[if(in_cold = 0 AND in_other > 0 AND in_tail = 0 AND {_on(day)}, '{MISSING}', ''),"
-        f" if(in_cold > 1, '{DOUBLED}', ''),"
-        f" if(in_cold > 0 AND in_other = 0 AND in_tail = 0 AND must, '{EXCESS}', ''),"
-        " if(in_cold > 0 AND in_other > 0 AND NOT has(have, want)"
-        f"{' AND must' if first_may_be_gone else ''}, '{DIFFERS}', '')]"
-    )
-    judged = (
-        "SELECT row_exchange, row_symbol, row_epoch, row_id, countIf(row_side = 'cold') AS in_cold,"
-        " countIf(row_side = 'other') AS in_other, countIf(row_side = 'tail') AS in_tail,"
-        " argMinIf((row_city, row_xx), row_position, row_side = 'other') AS want,"
-        " argMinIf(row_day, row_position, row_side = 'other') AS other_day,"
-        " groupUniqArrayIf((row_city, row_xx), row_side = 'cold') AS have, maxIf(row_must, row_side = 'cold') AS must"
-        f" FROM {SIDES} GROUP BY row_exchange, row_symbol, row_epoch, row_id"
-    )
-    rows = digester.rows(
-        f"SELECT kind, row_exchange, row_symbol, row_epoch, sum(if(kind = '{DOUBLED}', in_cold - 1, 1)),"
-        f" groupArraySorted({SHOWN})(row_id) FROM ({judged}) ARRAY JOIN arrayFilter(one -> one != '', {wrong}) AS kind"
-        " GROUP BY kind, row_exchange, row_symbol, row_epoch"
-    )
+    wrong = judged(digester, day, first_may_be_gone)
+    if not wrong:
+        return []
+    names = {(one.exchange, one.symbol, one.epoch, number) for one in wrong for number in one.ids}
+    at = places(digester, form.schema, names)
+    cold.show("cold", at["cold"])
+    other.show("other", at["other"])
+    columns = [field.name for field in form.schema.fields]
+    rows = whole(digester, columns)
     return [
         Found(
-            kind,
-            exchange,
-            symbol,
-            epoch,
-            count,
-            _shown(digester, form, cold, other, (kind, exchange, symbol, epoch), ids),
+            *one[:5],
+            tuple(
+                Shown(number, _words(one.kind, columns, rows[*one[1:4], number], cold, other.name))
+                for number in one.ids
+            ),
         )
-        for kind, exchange, symbol, epoch, count, ids in rows
+        for one in wrong
     ]
-
-
-def _on(day: int | None) -> str:
-    return "1" if day is None else f"other_day = {day}"
-
-
-def _shown(
-    digester: Digester, form: Form, cold: ColdSide, other: str, of: tuple[str, str, str, int], ids: list[int]
-) -> tuple[Shown, ...]:
-    kind, exchange, symbol, epoch = of
-    names = [field.name for field in form.schema.fields]
-    shown: dict[int, dict[str, list[tuple[Any, ...]]]] = {number: {} for number in ids}
-    for number, side, source, *values in digester.rows(
-        f"SELECT row_id, row_side, row_source, {', '.join(f'toString({name})' for name in names)} FROM {SIDES}"
-        f" WHERE row_exchange = {quoted(exchange)} AND row_symbol = {quoted(symbol)} AND row_epoch = {epoch}"
-        f" AND row_id IN ({', '.join(map(str, ids))}) ORDER BY row_id, row_side, row_position"
-    ):
-        shown[number].setdefault(side, []).append((source, *values))
-    return tuple(Shown(number, _words(kind, names, rows, cold, other)) for number, rows in shown.items())
 
 
 def _words(kind: str, names: list[str], rows: dict[str, list[tuple[Any, ...]]], cold: ColdSide, other: str) -> str:

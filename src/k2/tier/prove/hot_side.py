@@ -19,7 +19,6 @@ from k2.tier.prove.rowwise import Place, into_sides, into_whole, light, structur
 from k2.tier.prove.shapes import NS_A_DAY, Source
 from k2.tier.prove.sides import Count
 
-
 AT_ONCE = 1000  # blocks or rows that one statement asks for by name
 
 

@@ -38,6 +38,11 @@ class Identity(NamedTuple):
     id: str
     day: str
 
+    @property
+    def is_place(self) -> bool:
+        """Whether it is the record's own offset, which no two records of a log share."""
+        return self.id == "log_offset"
+
 
 class Source(NamedTuple):
     """How rows come from outside of cold: `format` and `structure` as ClickHouse reads them, `columns` by cold name.
