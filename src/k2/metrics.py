@@ -101,8 +101,9 @@ def observe_many(histogram: Histogram, counts: Sequence[int], total: float) -> N
                 bucket.inc(count)
 
 
-def serve(config: Config, service: str) -> int:
-    """Serve this process's metrics, write `run/<service>.json`. Returns the port: as configured, else a free one."""
+def serve(config: Config, service: str, **more: str) -> int:
+    """Serve this process's metrics, write `run/<service>.json`, which says `more` as well (such as the address where
+    the service answers). Returns the port: as configured, else a free one."""
     BUILD_INFO.labels(__version__, service).set(1)
     offset = SERVICES.index(service) if service in SERVICES else len(SERVICES)
     wanted = config.metrics.port + offset if config.metrics.port else 0
@@ -111,7 +112,7 @@ def serve(config: Config, service: str) -> int:
     except OSError:
         server, _ = start_http_server(0, config.metrics.host)
     port = int(server.server_port)
-    write_status(config, service, port)
+    write_status(config, service, port, **more)
     return port
 
 
@@ -128,12 +129,13 @@ SERVICES = (
 )
 
 
-def write_status(config: Config, service: str, port: int) -> None:
-    """Leave word of this process: pid, metrics port, start time."""
+def write_status(config: Config, service: str, port: int, **more: str) -> None:
+    """Leave word of this process: pid, metrics port, start time, and what else others should know."""
     config.run_dir.mkdir(parents=True, exist_ok=True)
     file = config.run_dir / f"{service}.json"
     part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"service": service, "pid": os.getpid(), "metrics_port": port, "started": time.time()}))
+    word = {"service": service, "pid": os.getpid(), "metrics_port": port, "started": time.time()}
+    part.write_text(json.dumps({**word, **more}))
     part.replace(file)
 
 

@@ -74,14 +74,28 @@ def read_heads(config: Config) -> "dict[str, Head]":
     return heads.read_heads(config.cold_dir)
 
 
-def serve_store(config: Config, ready: Callable[[int], None]) -> None:
-    """Own the embedded store and serve it until told to stop. Raises StoreError, ConfigError."""
+def open_reader(config: Config, url: str) -> Store:
+    """A connection that only reads, to a store of this configuration that answers at `url`."""
+    from k2.store.clickhouse import ClickHouseStore
+
+    return ClickHouseStore(url, config.store.readonly_user, config.store.readonly_password, database="k2")
+
+
+def serve_store(config: Config, ready: Callable[[int], None], read_only: bool = False) -> None:
+    """Own the embedded store and serve it until told to stop. Raises StoreError, ConfigError.
+
+    `read_only`: the data stay as they are: nothing is migrated or merged, and nobody may write.
+    """
     from k2.store import fresh
-    from k2.store.migrate import apply
+    from k2.store.migrate import apply, require_current
     from k2.store.server import serve
 
     def migrate(store: Store) -> None:
         apply(store)
         fresh.empty(store)
 
-    serve(config, migrate, ready)
+    def leave(store: Store) -> None:
+        store.execute("SYSTEM STOP MERGES")
+        require_current(store)
+
+    serve(config, leave if read_only else migrate, ready)

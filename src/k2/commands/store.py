@@ -23,8 +23,9 @@ _ROWS = "JSONCompactStringsEachRowWithNames"
 @click.command()
 @click.option("--host", help="Address to listen on (default: store.host).")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one (default: store.port).")
+@click.option("--read-only", is_flag=True, help="Change nothing in the folder; only store.readonly_user may ask.")
 @click.pass_obj
-def store(config: Config, host: str | None, port: int | None) -> None:
+def store(config: Config, host: str | None, port: int | None, read_only: bool) -> None:
     """Own the hot store and serve it over ClickHouse's HTTP protocol, until SIGTERM or Ctrl-C.
 
     \b
@@ -35,16 +36,30 @@ def store(config: Config, host: str | None, port: int | None) -> None:
     changed = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     served = msgspec.structs.replace(config.store, **changed)
     config = msgspec.structs.replace(config, data=str(config.data_dir), store=served)
-    journal.setup(config, "store")
+    if read_only:
+        config = _for_readers(config)
+    else:
+        journal.setup(config, "store")
 
     def ready(actual: int) -> None:
-        metrics.serve(config, "store")
-        note(f"store: listening on http://{config.store.host}:{actual}")
+        address = f"http://{config.store.host}:{actual}"
+        metrics.serve(config, "store", address=address)
+        note(f"store: listening on {address}")
 
     try:
-        serve_store(config, ready)
+        serve_store(config, ready, read_only)
     except (StoreError, ConfigError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def _for_readers(config: Config) -> Config:
+    """The same without an account that may write."""
+    if not config.store_dir.is_dir():
+        raise click.ClickException(f"{config.data_dir} holds no store: name the folder with --data")
+    readers = msgspec.structs.replace(
+        config.store, user=config.store.readonly_user, password=config.store.readonly_password
+    )
+    return msgspec.structs.replace(config, store=readers)
 
 
 @click.command()

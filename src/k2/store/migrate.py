@@ -100,3 +100,15 @@ def apply(store: Store, folder: Traversable | None = None) -> list[str]:
         )
         done.append(migration.file)
     return done
+
+
+def require_current(store: Store) -> None:
+    """Return if nothing is left to apply; changes nothing. Raises MigrationError, StoreError."""
+    wanted = {migration.number: migration.checksum for migration in migrations()}
+    known = store.rows("SELECT count() FROM system.tables WHERE database = 'k2' AND name = 'migrations'")
+    recorded = store.rows("SELECT number, checksum FROM k2.migrations") if known[0][0] else []
+    if {int(number): str(checksum) for number, checksum in recorded} != wanted:
+        raise MigrationError(
+            "the store's schema is not the one of this K2, and nothing may be changed while only reading:"
+            " start it once with `k2 store` (or `k2 up`)"
+        )
