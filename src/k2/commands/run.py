@@ -1,13 +1,14 @@
 """`k2 up`, `k2 demo`, `k2 status`: the whole platform."""
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -234,9 +235,13 @@ async def _drain(
 
 
 def _refuse_second(config: Config) -> None:
-    """Processes of a supervisor that has just died are given the time to leave."""
+    """Processes of a supervisor that has just died are given the time to leave; somebody's `store --read-only`, as the
+    Python client starts it, is sent away: its client finds the platform then."""
     deadline = time.monotonic() + LEAVE_WITHIN
-    while others := [s for s in read_status(config.run_dir) if s != "supervisor"]:
+    while others := {s: word for s, word in read_status(config.run_dir).items() if s != "supervisor"}:
+        if "reader" in others:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(int(others["reader"]["pid"]), signal.SIGTERM)
         if time.monotonic() > deadline:
             raise click.ClickException(
                 f"{', '.join(others)} already run on {config.data_dir}: "

@@ -43,7 +43,7 @@ def store(config: Config, host: str | None, port: int | None, read_only: bool) -
 
     def ready(actual: int) -> None:
         address = f"http://{config.store.host}:{actual}"
-        metrics.serve(config, "store", address=address)
+        metrics.serve(config, "reader" if read_only else "store", address=address)
         note(f"store: listening on {address}")
 
     try:
