@@ -4,10 +4,8 @@ An environment variable is `K2_` and the path of the key in upper case: `K2_DATA
 `K2_EXCHANGES_BINANCE_WS_URL`. An unknown key or variable is an error that names the nearest known one.
 """
 
-import difflib
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from pkgutil import iter_modules
@@ -298,11 +296,15 @@ def load(file: Path | None = None, environ: Mapping[str, str] | None = None, **o
 
 def _read(file: Path, required: bool) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        text = file.read_text()
     except FileNotFoundError:
         if required:
             raise ConfigError(f"{file} does not exist: name another with --config or K2_CONFIG") from None
         return {}
+    import tomllib  # only here: a command that finds no file starts sooner
+
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from None
 
@@ -323,6 +325,8 @@ def _refuse_unknown(tree: dict[str, Any], known: Set[tuple[str, ...]], where: st
 
 
 def _nearest(word: str, known: Any) -> str:
+    import difflib
+
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
     return f"; did you mean {close[0]}?" if close else ""
 

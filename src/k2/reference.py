@@ -25,7 +25,10 @@ def commands() -> str:
         assert command is not None
         with click.Context(command, info_name=name, parent=root, terminal_width=100) as context:
             lines += [f"## k2 {name}", "", "```text", command.get_help(context).rstrip(), "```", ""]
-        for part in command.commands.values() if isinstance(command, click.Group) else []:
+            parts = []
+            if isinstance(command, click.Group):
+                parts = [part for one in command.list_commands(context) if (part := command.get_command(context, one))]
+        for part in parts:
             with click.Context(part, info_name=f"{name} {part.name}", parent=root, terminal_width=100) as context:
                 lines += ["```text", part.get_help(context).rstrip(), "```", ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Mapping
+from importlib import import_module
 
 import click
 import msgspec
 
-from k2.commands import keep, past
 from k2.commands.tier import log_of, progress, said, told_to_stop
 from k2.config import EXCHANGES, Config
 from k2.ops import journal
@@ -16,8 +16,28 @@ from k2.tier import Written
 from k2.tier.heads import behind
 from k2.wire import open_archive, read_heads
 
+PARTS = {
+    "audit": "k2.commands.keep",
+    "diff": "k2.commands.past",
+    "maintain": "k2.commands.keep",
+    "snapshots": "k2.commands.past",
+}
 
-@click.group(invoke_without_command=True)
+
+class _Parts(click.Group):
+    """Imports a part when it is used: a run with nothing new is mostly imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(PARTS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in PARTS:
+            return None
+        command: click.Command = getattr(import_module(PARTS[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=_Parts, invoke_without_command=True)
 @click.option("--every", is_flag=True, help="Stay, offload every tier.every_s and maintain daily at tier.maintain_at.")
 @click.option("--json", "as_json", is_flag=True, help="What was done as one JSON object.")
 @click.pass_context
@@ -89,7 +109,3 @@ def _show_offload(written: Mapping[str, Written], left: int, visible: Visible, s
         note("nothing new: the cold tier has all that the log holds")
     if visible.why_not:
         note(visible.why_not)
-
-
-for command in (keep.maintain, keep.audit, past.snapshots, past.diff):
-    archive.add_command(command)

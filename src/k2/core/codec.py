@@ -49,7 +49,7 @@ def _varint(n: int) -> bytes:
     return bytes(out)
 
 
-_SHORT = [_varint(n) for n in range(16384)]
+_SHORT = [bytes((n,)) for n in range(128)] + [bytes((low | 128, high)) for high in range(1, 128) for low in range(128)]
 
 
 @lru_cache(maxsize=1024)

@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from k2.config import Config
 from k2.store import StoreError, StoreUnavailable
-from k2.store.expire import DaysDiffer, Expiry, expire
-from k2.store.expire import Step as ExpiryStep
 from k2.store.pins import show
 from k2.tier.heads import Head
 from k2.wire import open_store
+
+if TYPE_CHECKING:
+    from k2.store.expire import Expiry
+    from k2.store.expire import Step as ExpiryStep
 
 LOADER_WITHIN_S = 15.0
 GRACE = 1.5  # times the longest that a statement may take
@@ -52,10 +54,12 @@ def make_visible(config: Config, heads: Mapping[str, Head]) -> Visible:
 
 
 def let_go(
-    config: Config, heads: Mapping[str, Head], dry_run: bool, on_step: Callable[[ExpiryStep], object]
-) -> tuple[Expiry, str]:
+    config: Config, heads: Mapping[str, Head], dry_run: bool, on_step: "Callable[[ExpiryStep], object]"
+) -> "tuple[Expiry, str]":
     """Let the hot store go of what is older than its settings say and the cold tier has: what was done, and what went
     wrong, if anything."""
+    from k2.store.expire import DaysDiffer, Expiry, expire  # not needed where nothing is new, which is to be quick
+
     settings = config.store
     if not heads or not (settings.trades_days or settings.frames_days):
         return Expiry((), 0), ""
