@@ -1,15 +1,15 @@
 """The store over HTTP, asynchronously: the client that answers are streamed from."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 import aiohttp
 
 from k2.config import Config
 from k2.store import StoreError, StoreUnavailable
-from k2.store.rows import asking, decoded, escaped
+from k2.store.rows import asking, decoded, escaped, literal
 
 _CODE = re.compile(r"Code: (\d+)")
 _MARK = b"__exception__\r\n"
@@ -41,7 +41,7 @@ class StoreReader:
 
         `params` fill `{name:Type}`. `reader`: as the store's read-only user. Raises StoreError, StoreUnavailable.
         """
-        response = await self._post(asking(sql), {"database": "k2", **(settings or {})}, params, reader)
+        response = await self._post(_asking(sql, settings), params, reader)
         try:
             return decoded(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -61,7 +61,7 @@ class StoreReader:
 
         Raises StoreError (also in mid-answer), StoreUnavailable if the answer breaks off.
         """
-        response = await self._post(sql, {"database": "k2", "default_format": fmt, **(settings or {})}, params, reader)
+        response = await self._post(_formatted(sql, fmt, settings), params, reader)
         tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()
         mark = _MARK + tag if tag else b""
         held = b""
@@ -91,18 +91,24 @@ class StoreReader:
             await self._session.close()
             self._session = None
 
-    async def _post(
-        self, sql: str, query: Mapping[str, str], params: Mapping[str, Any] | None, reader: bool
-    ) -> aiohttp.ClientResponse:
+    async def _post(self, sql: str, params: Mapping[str, Any] | None, reader: bool) -> aiohttp.ClientResponse:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=_AT_ONCE, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=self._timeout, auto_decompress=False, read_bufsize=1 << 18
+                connector=connector,
+                timeout=self._timeout,
+                headers={"Accept-Encoding": "identity"},
+                auto_decompress=False,
+                read_bufsize=1 << 18,
             )
-        asked = {**query, **{f"param_{name}": text for name, text in escaped(params).items()}}
+        asked = {"database": "k2", **{f"param_{name}": text for name, text in escaped(params).items()}}
         headers = self._reader if reader else self._writer
+        ask = partial(self._session.post, self._url, params=asked, data=sql.encode(), headers=headers)
         try:
-            response = await self._session.post(self._url, params=asked, data=sql.encode(), headers=headers)
+            try:
+                response = await ask()
+            except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+                response = await ask()  # a kept connection, which the store had closed: reading twice does no harm
             if response.status == 200:
                 return response
             text = (await response.read()).decode("utf-8", "replace").strip()
@@ -115,6 +121,17 @@ class StoreReader:
         return StoreUnavailable(f"the store at {self._url} broke off its answer: {_reason(error)}")
 
 
+def _asking(sql: str, settings: Mapping[str, str] | None) -> str:
+    return asking(sql) + "".join(f", {name} = {literal(text)}" for name, text in (settings or {}).items())
+
+
+def _formatted(sql: str, fmt: str, settings: Mapping[str, str] | None) -> str:
+    """The statement with its format. Settings stand in it, not in the URL: the store has connections waiting for
+    requests without settings of their own."""
+    told = ", ".join(f"{name} = {literal(text)}" for name, text in (settings or {}).items())
+    return f"{sql.rstrip().rstrip(';')}\nFORMAT {fmt}" + (f" SETTINGS {told}" if told else "")
+
+
 def _in_mid_answer(held: bytes, mark: bytes) -> StoreError:
     text = held[held.index(mark) + len(mark) :].decode("utf-8", "replace").strip()
     message = text.split("\n__exception__")[0].strip()
@@ -123,6 +140,6 @@ def _in_mid_answer(held: bytes, mark: bytes) -> StoreError:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, asyncio.TimeoutError | TimeoutError):
+    if isinstance(error, TimeoutError):
         return "it did not answer in time"
     return str(error) or type(error).__name__
