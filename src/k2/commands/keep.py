@@ -13,6 +13,7 @@ from k2.config import EXCHANGES, Config
 from k2.ops import journal
 from k2.ops.cold import let_go, maintained_file, make_visible
 from k2.terminal import emit, note
+from k2.tier import verdict
 from k2.wire import open_archive, open_catalog, open_store, read_heads
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def audit(
     """
     with said("archive audit", code=2):
         found = _audit(config, against, exchange, symbol.upper() if symbol else None, day.date() if day else None)
+    _leave_word(config, verdict.of(found, exchange, symbol, day.date() if day else None, time.time_ns() // 1_000_000))
     if as_json:
         plain = {**found._asdict(), "ok": found.ok, "rate": round(found.rate)}
         plain["tables"] = {name: one._asdict() for name, one in found.tables.items()}
@@ -154,6 +156,13 @@ def _audit(config: Config, against: str, exchange: str | None, symbol: str | Non
     finally:
         if store:
             store.close()
+
+
+def _leave_word(config: Config, one: verdict.Verdict) -> None:
+    try:
+        verdict.leave(config.cold_dir, one)
+    except OSError as error:
+        note(f"k2 archive audit: its verdict could not be left in {config.cold_dir} ({error})")
 
 
 def _frames_from(days: float) -> int:

@@ -1,0 +1,136 @@
+"""`/v1/status`: the platform at a glance, for the page's pipeline and for `curl`."""
+
+import asyncio
+import platform
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from k2 import __version__
+from k2.log import LogError
+from k2.store import StoreError
+from k2.tier import TierError
+from k2.web.answer import Plain
+from k2.web.cold import histories
+from k2.web.disk import Disk, disk
+from k2.web.endpoints.log import unreadable
+from k2.web.flow import Edge, Facts, Job, Look, Process, Serving, Stage, State, Venue, edges, expected, worst
+from k2.web.parts import Parts
+from k2.web.route import Call, Nothing, Route
+from k2.web.streams import StreamState, in_thread, states, utc
+
+STORE_WITHIN_S = 3.0
+BETWEEN_LOOKS_S = 1.1  # the first look of a process can tell no rates
+
+
+class Versions(msgspec.Struct):
+    """What runs."""
+
+    k2: str
+    python: str
+    store: Annotated[str, Meta(description="The store's version; empty if it does not answer.")]
+
+
+class Status(msgspec.Struct):
+    """The platform at a glance."""
+
+    time: Annotated[str, Meta(description="When this was found (RFC 3339, UTC).")]
+    state: Annotated[State, Meta(description="The worst state of all edges.")]
+    span_s: Annotated[float, Meta(description="Rates and latencies are those of so many seconds before.")]
+    edges: Annotated[list[Edge], Meta(description="The way of a trade, in order.")]
+    venues: Annotated[list[Venue], Meta(description="The exchanges.")]
+    processes: Annotated[list[Process], Meta(description="The processes that run.")]
+    missing: Annotated[list[str], Meta(description="Services that belong to the platform and do not run.")]
+    stages: Annotated[dict[str, Stage], Meta(description="Latencies on the way of a trade, by stage.")]
+    jobs: Annotated[dict[str, Job], Meta(description="The archiver's jobs, `offload` and `maintenance`.")]
+    serving: Annotated[Serving, Meta(description="What store and API answer.")]
+    cpu_percent: Annotated[float, Meta(description="Percent of one core, of all processes together.")]
+    memory_bytes: Annotated[int, Meta(description="Resident bytes of all processes together.")]
+    disk: Annotated[Disk, Meta(description="Disk use.")]
+    versions: Annotated[Versions, Meta(description="What runs.")]
+
+
+async def status(call: Call[Nothing]) -> Plain:
+    """`GET /v1/status`."""
+    parts = call.parts
+    (look, streams), (store_version, store_error), cold_age_s, used = await asyncio.gather(
+        _look(parts), _store(parts), in_thread(_cold_age_s, parts), in_thread(disk, parts.config.data_dir)
+    )
+    runs = {process.service for process in look.processes}
+    missing = [name for name in expected(parts.config) if name not in runs]
+    found = edges(Facts(parts.config, look, streams, store_error, missing, cold_age_s))
+    return Plain(
+        Status(
+            time=utc(time.time_ns(), 3),
+            state=worst(found),
+            span_s=round(look.span_s, 3),
+            edges=found,
+            venues=look.venues,
+            processes=look.processes,
+            missing=missing,
+            stages=look.stages,
+            jobs=look.jobs,
+            serving=look.serving,
+            cpu_percent=look.cpu_percent,
+            memory_bytes=look.memory_bytes,
+            disk=used,
+            versions=Versions(__version__, platform.python_version(), store_version),
+        ),
+        {"Cache-Control": "no-store"},
+    )
+
+
+async def _look(parts: Parts) -> tuple[Look, list[StreamState]]:
+    """The processes' word and the log's, of about the same moment."""
+    plain = await parts.look()
+    if not plain.get("span_s"):
+        await asyncio.sleep(BETWEEN_LOOKS_S)
+        plain = await parts.look()
+    look = msgspec.convert(plain, Look)
+    for venue in look.venues:
+        if venue.last_trade is not None:
+            venue.age_s = round(max(0.0, time.time() - venue.last_trade), 3)
+    try:
+        return look, await in_thread(states, parts.log) if parts.log else []
+    except LogError as error:
+        raise unreadable(error) from None
+
+
+async def _store(parts: Parts) -> tuple[str, str]:
+    """The store's version, and why it did not tell it."""
+    try:
+        async with asyncio.timeout(STORE_WITHIN_S):
+            ((version,),) = await parts.store.rows("SELECT version()")
+            return str(version), ""
+    except StoreError as error:
+        return "", str(error)
+    except TimeoutError:
+        return "", f"the store did not answer within {STORE_WITHIN_S:.0f} s"
+
+
+def _cold_age_s(parts: Parts) -> float | None:
+    """Seconds since the newest commit of the cold tier; None if there is none, or none can be read."""
+    try:
+        found = histories(parts.config)
+    except (TierError, OSError):
+        return None
+    times = [datetime.fromisoformat(one.time) for history in found.values() for one in history if one.current]
+    return round((datetime.now(UTC) - max(times)).total_seconds(), 3) if times else None
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/status",
+        status,
+        Nothing,
+        Status,
+        "The platform at a glance",
+        "Venues, processes, latencies, disk, and each edge on the way of a trade with its rate, its lag and, where it"
+        " is slow or stands, the reason in words. The first answer of a process takes a second: rates need two looks.",
+        "platform",
+    ),
+)
