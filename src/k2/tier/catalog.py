@@ -23,12 +23,14 @@ from k2.tier.durable import IMPLEMENTATION
 from k2.tier.evolve import migrated
 from k2.tier.faults import told
 from k2.tier.heads import CATALOG_FILE
+from k2.tier.memory import reuse
 from k2.tier.names import CATALOG, NAMESPACE
 from k2.tier.schema import RETRIES, ColdTable
 
 
 def open_catalog(folder: Path, properties: Mapping[str, str] | None = None) -> Catalog:
     """The catalog that PyIceberg's `properties` describe; where they say nothing, SQLite and files in `folder`."""
+    reuse()
     given = dict(properties or {})
     with told(f"the catalog of the cold tier ({given.get('uri') or folder / CATALOG_FILE}) cannot be opened"):
         if not {"uri", "type", "py-catalog-impl"} & given.keys():

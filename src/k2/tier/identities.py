@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.core.islands import Islands
-from k2.tier.order import by_identity, codes
+from k2.tier.order import IDENTITY, by_identity, codes, order_by
 
 Counter = tuple[str, str, int]  # exchange, symbol, epoch
 Run = tuple[str, int, int, int, int]  # symbol, epoch, first id, last id, row of the first
@@ -36,25 +36,32 @@ class Identities:
         return msgspec.json.encode(rows).decode()
 
     def admit(self, exchange: str, rows: pa.Table) -> pa.Table:
-        """The rows whose trades were not let in before, each once; all of them count as let in from now on.
+        """The rows whose trades were not let in before, each once, sorted by symbol, epoch and trade_id; all of them
+        count as let in from now on.
 
-        `rows` are one exchange's, sorted by symbol, epoch and trade_id; of equal ones the first stays.
+        `rows` are one exchange's, in any order; of equal ones the first stays. Only their keys are sorted and looked
+        at: whole rows are moved once.
         """
-        rows = _distinct(rows)
+        rows = rows.combine_chunks()
+        order = order_by(rows, IDENTITY)
+        keys = rows.select(IDENTITY).take(order)
+        if (first := _firsts(keys)) is not None:
+            order, keys = order.filter(first), keys.filter(first)
         keep: list[tuple[int, int]] = []  # first row, number of rows
-        for symbol, epoch, first, last, row in runs(rows):
+        for symbol, epoch, low, high, row in runs(keys):
             islands = self._islands.setdefault((exchange, symbol, epoch), Islands())
-            for start, end in islands.holes(first, last):
-                _extend(keep, row + start - first, end - start + 1)
-            islands.add_range(first, last)
-        if len(keep) == 1 and keep[0] == (0, rows.num_rows):
-            return rows
-        return pa.concat_tables([rows.slice(*part) for part in keep] or [rows.slice(0, 0)])
+            for start, end in islands.holes(low, high):
+                _extend(keep, row + start - low, end - start + 1)
+            islands.add_range(low, high)
+        return rows.take(pa.chunked_array([order.slice(*part) for part in keep], pa.uint64()).combine_chunks())
 
     def add(self, exchange: str, rows: pa.Table) -> None:
         """Let rows in without a question: they are in cold. Any order."""
-        for symbol, epoch, first, last, _ in runs(_distinct(by_identity(rows))):
-            self._islands.setdefault((exchange, symbol, epoch), Islands()).add_range(first, last)
+        keys = by_identity(rows.select(IDENTITY))
+        if (first := _firsts(keys)) is not None:
+            keys = keys.filter(first)
+        for symbol, epoch, low, high, _ in runs(keys):
+            self._islands.setdefault((exchange, symbol, epoch), Islands()).add_range(low, high)
 
     def items(self) -> Iterable[tuple[Counter, Islands]]:
         return self._islands.items()
@@ -72,19 +79,20 @@ def runs(rows: pa.Table) -> list[Run]:
     follows = pc.and_(_same_counter(rows), pc.equal(_steps(rows["trade_id"]), 1))
     heads = [0, *(i + 1 for i in pc.indices_nonzero(pc.invert(follows)).to_pylist())]
     tails = [i - 1 for i in heads[1:]] + [rows.num_rows - 1]
-    first = rows.select(["symbol", "epoch", "trade_id"]).take(pa.array(heads, pa.int64()))
+    first = rows.select(IDENTITY).take(pa.array(heads, pa.int64()))
     last = rows["trade_id"].take(pa.array(tails, pa.int64()))
     columns = (first["symbol"], first["epoch"], first["trade_id"], last)
     return list(zip(*(column.to_pylist() for column in columns), heads, strict=True))
 
 
-def _distinct(rows: pa.Table) -> pa.Table:
-    if rows.num_rows < 2:
-        return rows
-    again = pc.and_(_same_counter(rows), pc.equal(_steps(rows["trade_id"]), 0))
+def _firsts(keys: pa.Table) -> pa.BooleanArray | None:
+    """For each of the sorted keys whether it is not the same as the one before it; None: all are distinct."""
+    if keys.num_rows < 2:
+        return None
+    again = pc.and_(_same_counter(keys), pc.equal(_steps(keys["trade_id"]), 0))
     if not pc.any(again).as_py():
-        return rows
-    return rows.filter(pa.chunked_array([pa.array([True]), *pc.invert(again).chunks]))
+        return None
+    return pa.chunked_array([pa.array([True]), *pc.invert(again).chunks]).combine_chunks()
 
 
 def _same_counter(rows: pa.Table) -> pa.ChunkedArray:

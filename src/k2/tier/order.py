@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+IDENTITY = ("symbol", "epoch", "trade_id")  # of a trade of one exchange
+
 
 def codes(names: pa.ChunkedArray) -> pa.Array:
     """A column of names as numbers that sort as the names do."""
@@ -17,7 +19,7 @@ def codes(names: pa.ChunkedArray) -> pa.Array:
 
 def by_identity(rows: pa.Table) -> pa.Table:
     """Trades sorted by symbol, epoch and trade_id; of equal ones the earlier stays the earlier."""
-    return by_columns(rows, ("symbol", "epoch", "trade_id"))
+    return by_columns(rows, IDENTITY)
 
 
 def by_columns(rows: pa.Table, names: Sequence[str]) -> pa.Table:
@@ -25,12 +27,18 @@ def by_columns(rows: pa.Table, names: Sequence[str]) -> pa.Table:
     if not rows.num_rows:
         return rows
     rows = rows.combine_chunks()  # rows are taken from one chunk faster than from several
+    return rows.take(order_by(rows, names))
+
+
+def order_by(rows: pa.Table, names: Sequence[str]) -> pa.UInt64Array:
+    """The numbers of the rows in the order of `by_columns`."""
+    if not rows.num_rows:
+        return pa.array([], pa.uint64())
     columns = {name: _comparable(rows[name]) for name in names}
     packed = _packed(columns)
     if packed is not None:
-        return rows.take(pc.sort_indices(packed))
-    keys = [(name, "ascending") for name in columns]
-    return rows.take(pc.sort_indices(pa.table(columns), sort_keys=keys))
+        return pc.sort_indices(packed)
+    return pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
 
 
 def _comparable(column: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

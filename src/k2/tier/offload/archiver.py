@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
@@ -16,11 +17,10 @@ from k2.tier import ArchiverConflict, Progress, TierError, Written
 from k2.tier.catalog import never_retries, open_table
 from k2.tier.faults import told
 from k2.tier.files import remove_files, write_files
-from k2.tier.identities import Identities, digest
+from k2.tier.identities import digest
 from k2.tier.names import CONSUMER, IDENTITIES
 from k2.tier.offload import columns
 from k2.tier.offload.slices import Slice, Slices, Source
-from k2.tier.order import by_identity
 from k2.tier.reach import Reach, ends, refuse_another_log, to_read
 from k2.tier.schema import FRAMES, GAPS, RETRIES, TABLES, TRADES, ColdTable
 from k2.tier.snapshot_time import keep_order
@@ -75,24 +75,35 @@ class Archiver:
         total = sum(reach.end - reach.start for reach in reaches.values())
         if not total:
             return written
-        seen = read_identities(table) if cold is TRADES else None
+        filling = _Filling(self._log, self._catalog, cold, table)
         done = 0
-        under_way: Future[tuple[Table, Written]] | None = None
-        with _threads(CONVERTERS, "converter") as converters, _threads(1, "committer") as committer:
+        writing: Future[_Files] | None = None
+        with (
+            _threads(CONVERTERS, "converter") as converters,
+            _threads(1, "writer") as writers,
+            _threads(1, "committer") as committers,
+        ):
+            committing: Future[Written] | None = None
             pieces = Slices(self._log, sources, reaches, self._slice_rows, converters).after(offsets)
             piece = next(pieces, None)
-            while piece or under_way:
-                if under_way:  # one slice is written while the next one is read
-                    table, added = under_way.result()
-                    done += added.rows + added.duplicates
-                    written = _sum(written, added)
-                    self._hold(added.offsets)
-                    if on_progress:
-                        on_progress(Progress(cold.name, done, total))
-                    if stop and stop():
-                        break
-                under_way = committer.submit(self._commit, table, cold, piece, seen) if piece else None
-                piece = next(pieces, None)
+            try:
+                while piece or committing:  # one slice is committed while the next is written and that after it read
+                    writing = writers.submit(filling.write, piece) if piece else None
+                    if committing:
+                        added = committing.result()
+                        done += added.rows + added.duplicates
+                        written = _sum(written, added)
+                        self._hold(added.offsets)
+                        if on_progress:
+                            on_progress(Progress(cold.name, done, total))
+                        if stop and stop():
+                            break
+                    committing = committers.submit(filling.commit, writing) if writing else None
+                    writing = None
+                    piece = next(pieces, None)
+            finally:
+                if writing:
+                    filling.discard(writing)
         return written
 
     def _hold(self, offsets: Mapping[str, int]) -> None:
@@ -102,53 +113,85 @@ class Archiver:
         if changed:
             self._log.commit(CONSUMER, changed)
 
-    def _commit(self, table: Table, cold: ColdTable, piece: Slice, seen: Identities | None) -> tuple[Table, Written]:
+
+class _Files(NamedTuple):
+    """A slice as data files that are not committed. `identities`: what trades the table has with them, as text."""
+
+    files: list[DataFile]
+    rows: int
+    read: int
+    offsets: Mapping[str, int]
+    identities: str
+
+
+class _Filling:
+    """One table in one run. One thread writes slices in their order, one commits them in their order.
+
+    A slice may be written before the one ahead of it is committed, and is committed only after it: the caller sees to
+    that, and after an error commits no more.
+    """
+
+    def __init__(self, log: Log, catalog: Catalog, cold: ColdTable, table: Table) -> None:
+        self._log = log
+        self._catalog = catalog
+        self._cold = cold
+        self._table = table
+        self._seen = read_identities(table) if cold is TRADES else None
+
+    def write(self, piece: Slice) -> _Files:
         files: list[DataFile] = []
         rows = 0
         try:
             for exchange, part in piece.rows().items():
-                new = part if seen is None else seen.admit(exchange, by_identity(part))
+                new = self._seen.admit(exchange, part) if self._seen else part
                 if new.num_rows:
                     rows += new.num_rows
-                    files += write_files(table, cold, new)
+                    files += write_files(self._table, self._cold, new)
         except BaseException:
-            remove_files(table, files)
+            remove_files(self._table, files)
             raise
-        table = self._append(table, cold, files, piece.offsets, seen)
-        size = sum(file.file_size_in_bytes for file in files)
-        return table, Written(rows, piece.read - rows, len(files), size, 1, piece.offsets, _snapshot_id(table))
+        return _Files(files, rows, piece.read, piece.offsets, self._seen.to_text() if self._seen else "")
 
-    def _append(
-        self, table: Table, cold: ColdTable, files: list[DataFile], offsets: Mapping[str, int], seen: Identities | None
-    ) -> Table:
+    def discard(self, writing: Future[_Files]) -> None:
+        """Remove what `write` wrote, or is about to write."""
+        if not writing.cancel() and not writing.exception():
+            remove_files(self._table, writing.result().files)
+
+    def commit(self, writing: Future[_Files]) -> Written:
         """Commit the files, or raise what the catalog raises: then it may have taken them or not, and they stay."""
-        before = read_offsets(table)
-        summary = write_offsets(offsets, {**read_ends(table), **ends(self._log, offsets)})
-        text = seen.to_text() if seen else ""
-        if seen:
-            summary[IDENTITIES] = digest(text)
+        new = writing.result()
+        self._append(new)
+        size = sum(file.file_size_in_bytes for file in new.files)
+        return Written(new.rows, new.read - new.rows, len(new.files), size, 1, new.offsets, _snapshot_id(self._table))
+
+    def _append(self, new: _Files) -> None:
+        cold, before = self._cold, read_offsets(self._table)
+        summary = write_offsets(new.offsets, {**read_ends(self._table), **ends(self._log, new.offsets)})
+        if self._seen:
+            summary[IDENTITIES] = digest(new.identities)
         for _ in range(FOREIGN_COMMITS):
+            table = self._table
             if not never_retries(table):
                 raise TierError(f"{cold.identifier} has {RETRIES} = {table.properties.get(RETRIES)}: it must be 0")
             try:
                 with table.transaction() as transaction:
-                    if seen:
-                        transaction.set_properties({IDENTITIES: text})
+                    if self._seen:
+                        transaction.set_properties({IDENTITIES: new.identities})
                     with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
-                        for file in files:
+                        for file in new.files:
                             append.append_data_file(file)
                     keep_order(transaction, table)
-                return table
+                return
             except CommitFailedException as error:
-                table = open_table(self._catalog, cold)
-                if read_offsets(table) != before:
-                    remove_files(table, files)
+                self._table = open_table(self._catalog, cold)
+                if read_offsets(self._table) != before:
+                    remove_files(table, new.files)
                     raise ArchiverConflict(
                         f"another archiver committed to {cold.identifier} first; nothing of this slice was written:"
                         " run again to go on after it"
                     ) from error
                 logger.info("another commit came first, trying again", extra={"table": cold.identifier})
-        remove_files(table, files)
+        remove_files(self._table, new.files)
         raise TierError(f"{cold.identifier}: others kept committing for {FOREIGN_COMMITS} tries: run again later")
 
 
