@@ -28,6 +28,8 @@ VERBS = {
     "candles": "k2.commands.read",
     "gaps": "k2.commands.read",
     "verify": "k2.commands.verify",
+    "web": "k2.commands.web",
+    "keys": "k2.commands.keys",
     "archive": "k2.commands.archive",
     "restore": "k2.commands.restore",
     "rederive": "k2.commands.restore",

@@ -1,5 +1,6 @@
 """Who may come in: hosts, origins, keys; and what every answer tells browsers to do with it."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 
@@ -10,11 +11,10 @@ from k2.config import WebConfig
 from k2.web.keys import Key, KeyRefused, Keys, KeysError
 from k2.web.problems import Problem
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:;"
-    " font-src 'self'; connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'"
+    " font-src 'self'; connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'"
 )
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -26,11 +26,21 @@ _EXPOSED = "Link, ETag, RateLimit, RateLimit-Policy, Retry-After, Content-Dispos
 _ALLOWED_HEADERS = "Authorization, X-API-Key, Content-Type, If-None-Match, Last-Event-ID"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach this address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 class Guard:
     """The door. `config` says on which host it stands, and which origins' pages may call."""
 
     def __init__(self, config: WebConfig, keys: Keys) -> None:
-        self._loopback = config.host in LOOPBACK
+        self._loopback = is_loopback(config.host)
         self._origins = frozenset(config.cors_origins.split())
         self._keys = keys
 
@@ -40,12 +50,12 @@ class Guard:
         A web page that somebody has open must not speak to K2 behind their back, nor by a name that it rebound.
         """
         host = request.headers.get("Host", "")
-        if self._loopback and re.sub(r":\d*$", "", host).lower() not in LOOPBACK:
+        if self._loopback and not is_loopback(re.sub(r":\d*$", "", host).lower()):
             raise Problem(
                 421,
                 "Misdirected request",
                 f"this K2 answers on loopback only, not as {host[:80]!r}",
-                "use http://127.0.0.1; behind a proxy, let it send that Host; for a network, set web.host (and make a key)",
+                "use http://127.0.0.1; a proxy shall send that Host; for a network, set web.host (and make a key)",
                 "foreign-host",
             )
         origin = request.headers.get("Origin")

@@ -102,7 +102,8 @@ def _problems() -> str:
         f'<dt id="{html.escape(slug)}"><code>{html.escape(slug)}</code></dt><dd>{html.escape(text)}</dd>'
         for slug, text in sorted(KINDS.items())
     )
-    style = ":root{color-scheme:light dark}body{font:16px/1.5 system-ui;max-width:46rem;margin:2rem auto;padding:0 1rem}dt{margin-top:1rem}"
+    body = "body{font:16px/1.5 system-ui;max-width:46rem;margin:2rem auto;padding:0 1rem}"
+    style = f":root{{color-scheme:light dark}}{body}dt{{margin-top:1rem}}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>K2: problems</title>'
         f'<meta name="viewport" content="width=device-width"><style>{style}</style></head>'

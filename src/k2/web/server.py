@@ -1,7 +1,6 @@
 """The web server: where it may listen, its TLS, and how it starts and ends."""
 
 import asyncio
-import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,16 +13,6 @@ from k2.web.parts import Parts
 
 _GRACE = 1.0  # s for answers under way, when the server ends
 _BACKLOG = 512
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach this address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def tls(config: WebConfig) -> ssl.SSLContext | None:
