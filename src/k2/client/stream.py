@@ -1,0 +1,193 @@
+"""The live stream: iterate with `for` or `async for`. It reconnects by itself and goes on where it stopped.
+
+The server counts positions in the log's own offsets. What was given to the iterating code is remembered by its
+position, so after a lost connection nothing is missing and nothing comes twice.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import aclosing
+from threading import Event
+from typing import Any, Generic, Literal, TypeVar
+
+import aiohttp
+import msgspec
+
+from k2.client import messages
+from k2.client.errors import K2Error, TooSlow, Unavailable, of_status
+from k2.client.messages import Candle, Candles, Gap, Gaps, Message, Said, Trade, Trades
+from k2.client.pump import Pump
+from k2.core.pacing import Backoff
+
+Slow = Literal["resume", "disconnect", "conflate"]
+Where = tuple[str, Mapping[str, str], Any]
+T = TypeVar("T")
+
+_decode = msgspec.json.Decoder(Said).decode
+_MESSAGE_BYTES = 64 << 20
+_SILENCE = 60.0  # s; the server sends heartbeats
+
+
+class Stream(Generic[T]):
+    """Messages (or, after `rows()`, single trades, candles and gaps) as they come, until `close`.
+
+    `positions` (log stream to next offset) says how far the iterating code has come: keep it, and a later stream with
+    `start=positions` goes on there. One iteration at a time; a new one goes on where the last stopped.
+    Iterating raises K2Error: Unavailable if nobody answers at first, or for `patience` seconds later; TooSlow with
+    `slow="disconnect"`.
+    """
+
+    def __init__(
+        self,
+        where: Callable[[], Where],
+        asked: Mapping[str, Any],
+        slow: Slow,
+        patience: float,
+        pick: Callable[[Message], Iterable[T]],
+    ) -> None:
+        self._where = where
+        self._asked = dict(asked)
+        self._slow = slow
+        self._patience = patience
+        self._pick = pick
+        self._pump: Pump | None = None
+        self._closed = Event()
+        start = asked.get("start")
+        self.positions: dict[str, int] = dict(start) if isinstance(start, Mapping) else {}
+
+    def rows(self) -> "Stream[Trade | Candle | Gap]":
+        """The same stream, one trade, candle or gap at a time."""
+        return Stream(self._where, self._asked, self._slow, self._patience, _rows)
+
+    def __iter__(self) -> Iterator[T]:
+        pump = self._pump = Pump()
+        source = self.__aiter__()
+        try:
+            while not self._closed.is_set():
+                yield pump.run(_next(source))
+        except (StopAsyncIteration, CancelledError):
+            return
+        finally:
+            self._pump = None
+            pump.close(source)
+
+    async def __aiter__(self) -> AsyncGenerator[T, None]:
+        seen = dict(self.positions)  # of what has come; self.positions is of what was given out
+        lost_at, backoff = 0.0, Backoff(0.1, 5.0)
+        async with aiohttp.ClientSession() as session:
+            while not self._closed.is_set():
+                try:
+                    async with aclosing(self._connection(session, seen)) as connection:
+                        async for said in connection:
+                            lost_at = 0.0
+                            backoff.reset()
+                            for item in self._new(said, seen):
+                                yield item
+                            if self._closed.is_set():
+                                return
+                except Unavailable:
+                    lost_at = lost_at or time.monotonic()
+                    if not seen or time.monotonic() - lost_at > self._patience:
+                        raise
+                await asyncio.sleep(backoff.next(0.5))
+
+    def close(self) -> None:
+        """End the iteration, from any thread. Idempotent."""
+        self._closed.set()
+        if (pump := self._pump) is not None:
+            pump.interrupt()
+
+    def __enter__(self) -> "Stream[T]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> "Stream[T]":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _new(self, said: Said, seen: dict[str, int]) -> Iterator[T]:
+        """What a message brings, if it was not there before; `seen` moves on."""
+        if isinstance(said, messages.Slow):
+            if self._slow == "disconnect":
+                raise TooSlow(
+                    "The stream was too slow a reader",
+                    "the server closed it, since it would not hold more for this reader",
+                    'read faster, subscribe to less, or let it resume (slow="resume")',
+                    extra={"positions": dict(self.positions)},
+                )
+            return
+        if isinstance(said, Trades | Gaps):
+            if said.stream and said.next <= seen.get(said.stream, -1):
+                return
+            seen[said.stream] = said.next
+        elif isinstance(said, messages.Subscribed):
+            seen.update({stream: offset for stream, offset in said.start.items() if stream not in seen})
+        elif isinstance(said, messages.Heartbeat):
+            seen.update({stream: max(at, seen.get(stream, 0)) for stream, at in said.positions.items()})
+        if isinstance(said, Message):
+            items = list(self._pick(said))
+            yield from items[:-1]
+            self.positions = dict(seen)  # the iterating code has the last one, so it has all
+            yield from items[-1:]
+        self.positions = dict(seen)
+
+    async def _connection(self, session: aiohttp.ClientSession, seen: Mapping[str, int]) -> AsyncGenerator[Said, None]:
+        """What one connection says until it ends. Raises K2Error; Unavailable where another connection may do."""
+        url, headers, tls = self._where()
+        policy = "conflate" if self._slow == "conflate" else "disconnect"
+        asked = {"op": "subscribe", **self._asked, "slow": policy, **({"start": dict(seen)} if seen else {})}
+        try:
+            async with session.ws_connect(url, headers=headers, ssl=tls, max_msg_size=_MESSAGE_BYTES) as socket:
+                await socket.send_str(msgspec.json.encode(asked).decode())
+                while True:
+                    frame = await socket.receive(_SILENCE)
+                    if frame.type is not aiohttp.WSMsgType.TEXT:
+                        raise Unavailable(
+                            "The stream ended", f"{url} closed it ({socket.close_code})", "subscribe again"
+                        )
+                    said = _decode(frame.data)
+                    if isinstance(said, messages.Refused):
+                        kind = Unavailable if said.status >= 500 else K2Error
+                        raise kind(said.title, said.detail, said.remedy, said.status)
+                    yield said
+                    if isinstance(said, messages.Slow):
+                        return
+        except aiohttp.WSServerHandshakeError as error:
+            raise await _not_upgraded(session, url, headers, tls, error) from None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            reason = str(error) or "it fell silent"
+            raise Unavailable("The stream cannot be read", f"{url}: {reason}", "is `k2 web` running?") from None
+        except msgspec.MsgspecError as error:
+            raise K2Error("The stream is not understood", f"{url}: {error}", "use the same version of K2") from None
+
+
+async def _next(source: AsyncGenerator[T, None]) -> T:
+    return await anext(source)
+
+
+async def _not_upgraded(
+    session: aiohttp.ClientSession,
+    url: str,
+    headers: Mapping[str, str],
+    tls: Any,
+    error: aiohttp.WSServerHandshakeError,
+) -> K2Error:
+    """The error of a refused connection. Its answer's text is not to be had, so it is asked for once more."""
+    try:
+        async with session.get(f"http{url.removeprefix('ws')}", headers=headers, ssl=tls) as answer:
+            told = await answer.content.read(1 << 16) if answer.status == error.status else b""
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        told = b""
+    return of_status(error.status, told, url, error.headers or {})
+
+
+def _rows(message: Message) -> Iterable[Trade | Candle | Gap]:
+    if isinstance(message, Trades):
+        return message.trades
+    return message.candles if isinstance(message, Candles) else message.gaps
