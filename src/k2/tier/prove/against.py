@@ -12,6 +12,7 @@ cold, and frames older than the hot store keeps, need not be hot; those that are
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from k2.core.codec import GAPS_STREAM, frames_stream
@@ -105,7 +106,7 @@ class Tail:
     def groups(self, on_rows: Count) -> Groups:
         return self._now().groups(on_rows)
 
-    def look_into(self, side: str, blocks: Sequence[Block], groups: Groups) -> None:
+    def look_into(self, side: str, blocks: AbstractSet[Block], groups: Groups) -> None:
         self._now().put(side)
 
     def show(self, side: str, places: Sequence[Place]) -> None:

@@ -1,6 +1,7 @@
 """Cold's side of an audit: the data files of one snapshot."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -47,9 +48,8 @@ class ColdSide:
         sql = self._form.groups(self._form.own, self._source, ids=self._ids)
         return lambda: as_groups(self._digester.fed(sql, lambda pipe: self._write(pipe, part, on_rows)))
 
-    def look_into(self, side: str, blocks: Sequence[Block], groups: Groups) -> None:
-        wanted = set(blocks)
-        numbers = {number for key, group in groups.items() if key.of in wanted for number in group.sources}
+    def look_into(self, side: str, blocks: AbstractSet[Block], groups: Groups) -> None:
+        numbers = {number for key, group in groups.items() if key.of in blocks for number in group.sources}
         self._read(into_sides(side, self._form.rows(self._form.own, self._source)), numbers)
 
     def show(self, side: str, places: Sequence[Place]) -> None:

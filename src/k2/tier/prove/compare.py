@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from k2.core.islands import Islands
 from k2.tier.prove.cold_side import ColdSide
 from k2.tier.prove.digests import Block, Digester, Form, Groups, gathered
-from k2.tier.prove.rowwise import DIFFERS, EXCESS, MISSING, SHOWN, done, judged, places, prepare, whole
+from k2.tier.prove.rowwise import DIFFERS, EXCESS, MISSING, SHOWN, Judged, Sides, whole
 from k2.tier.prove.sides import Count, Side
 
 
@@ -70,14 +70,14 @@ def compare(
         blocks -= {block for block, _ in counted}
         found += [one for _, one in counted]
     if blocks:
-        prepare(digester, blocks)
-        ordered = sorted(blocks)
-        cold.look_into("cold", ordered, in_cold)
-        other.look_into("other", ordered, in_other)
+        sides = Sides(digester, blocks)
+        cold.look_into("cold", blocks, in_cold)
+        other.look_into("other", blocks, in_other)
         if tail:
-            tail.look_into("tail", ordered, in_tail)
-        found += _look(digester, form, cold, other, day, first_may_be_gone)
-        done(digester)
+            tail.look_into("tail", blocks, in_tail)
+        wrong = sides.judged(day, first_may_be_gone)
+        found += _shown(digester, form, sides, wrong, cold, other)
+        sides.drop()
     return Comparison(
         sum(group.rows for group in in_cold.values()),
         sum(group.rows for group in in_other.values()) + other.repeats,
@@ -133,14 +133,13 @@ def _one_sided(blocks: set[Block], cold: Groups, other: Groups) -> list[tuple[Bl
     return found
 
 
-def _look(
-    digester: Digester, form: Form, cold: ColdSide, other: Side, day: int | None, first_may_be_gone: bool
+def _shown(
+    digester: Digester, form: Form, sides: Sides, wrong: Sequence[Judged], cold: ColdSide, other: Side
 ) -> list[Found]:
-    wrong = judged(digester, day, first_may_be_gone)
     if not wrong:
         return []
     names = {(one.exchange, one.symbol, one.epoch, number) for one in wrong for number in one.ids}
-    at = places(digester, form.schema, names)
+    at = sides.places(form.schema, names)
     cold.show("cold", at["cold"])
     other.show("other", at["other"])
     columns = [field.name for field in form.schema.fields]

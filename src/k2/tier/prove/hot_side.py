@@ -1,6 +1,7 @@
 """The hot store's side of an audit."""
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import BinaryIO
 
 from k2.store import Store
@@ -49,11 +50,11 @@ class HotSide:
             on_rows(count)
         return found
 
-    def look_into(self, side: str, blocks: Sequence[Block], groups: Groups) -> None:
+    def look_into(self, side: str, blocks: AbstractSet[Block], groups: Groups) -> None:
         days: dict[Block, set[int]] = {}
         for key in groups:
             days.setdefault(key.of, set()).add(key.day)
-        there = [(block, days[block]) for block in blocks if block in days]
+        there = [(block, days[block]) for block in sorted(blocks) if block in days]
         sql = into_sides(side, f"SELECT * FROM {piped('Native', structure_of_light())}")
         self._pass(sql, "row_block", there, only_light=True)
 

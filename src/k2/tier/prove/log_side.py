@@ -1,6 +1,7 @@
 """The log's side of an audit: stretches of its streams."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import BinaryIO, NamedTuple
 
 from k2.log import Log
@@ -85,9 +86,8 @@ class LogSide:
 
         return gather
 
-    def look_into(self, side: str, blocks: Sequence[Block], groups: Groups) -> None:
-        wanted = set(blocks)
-        there = [group for key, group in groups.items() if key.of in wanted]
+    def look_into(self, side: str, blocks: AbstractSet[Block], groups: Groups) -> None:
+        there = [group for key, group in groups.items() if key.of in blocks]
         pieces = []
         for number, one in enumerate(self.stretches):
             spans = [(group.first, group.last + 1) for group in there if number in group.sources]

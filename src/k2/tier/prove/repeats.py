@@ -85,9 +85,9 @@ class Piece:
         listed = ((*key[:3], first, last) for key, found in ranges.items() for first, last in found)
         self._digester.listed(table, _RANGE, listed)
         wanted = f"SELECT row_exchange, row_symbol, row_epoch, arrayJoin(range(first_id, last_id + 1)) FROM {table}"
-        found = as_groups(self._digester.rows(digests(f"{self._first()} WHERE ({_NAME}) IN ({wanted})")))
+        found = as_groups(self._digester.rows(digests(self._first(f"({_NAME}) IN ({wanted})"))))
         self._digester.execute(f"DROP TABLE {table} SYNC")
         return found
 
-    def _first(self) -> str:
-        return f"SELECT * FROM (SELECT * FROM {self._table} LIMIT 1 BY {_NAME})"
+    def _first(self, where: str = "1") -> str:
+        return f"SELECT * FROM {self._table} WHERE {where} LIMIT 1 BY {_NAME}"

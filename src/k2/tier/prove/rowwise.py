@@ -1,8 +1,8 @@
 """Looking into the blocks in which two sides differ: which of their rows are wrong, and how.
 
 First come identities and hashes, of all rows of these blocks, into a table on disk: each file or stretch of the log is
-read once for them, however many blocks differ. What that finds is counted; only the few rows that are then shown are
-fetched whole.
+read once for them, however many blocks differ. The table is ordered by block, and judged some blocks at a time, so that
+memory stays bounded. Only the few rows that are then shown are fetched whole.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,17 @@ from typing import NamedTuple
 
 from pyiceberg.schema import Schema
 
-from k2.tier.prove.digests import Block, Digester, Named
+from k2.tier.prove.digests import BLOCK_BITS, Block, Digester, Named
 from k2.tier.prove.shapes import kind
 
 SHOWN = 20  # rows named, of each kind and counter
+AT_ONCE = 32  # blocks judged together: about half a million rows of each side
 
 MISSING, EXCESS, DOUBLED, DIFFERS = "missing", "excess", "doubled", "differs"
 
 _SIDES, _BLOCKS, _NAMED, _WHOLE = "sides", "blocks", "named", "whole"
 _BLOCK = "row_exchange, row_symbol, row_epoch, row_block"
+_PLACE = "row_position, row_source, row_day, row_must, row_city, row_xx"
 _NAME = "row_exchange, row_symbol, row_epoch, row_id"
 _LIGHT = (
     "row_position, row_source, row_exchange, row_symbol, row_epoch, row_id, row_day, row_block, row_must, row_city,"
@@ -28,7 +30,11 @@ _PASSING = (
     "row_position Int64, row_source Int32, row_exchange String, row_symbol String, row_epoch Int32, row_id Int64,"
     " row_day Int32, row_block Int64, row_must Bool, row_city UInt64, row_xx UInt64"
 )
-_ON_DISK = _PASSING.replace(" String", " LowCardinality(String)")
+_IN_MEMORY = _PASSING.replace(" String", " LowCardinality(String)")
+_ON_DISK = (
+    "row_number UInt32, row_id Int64, row_position Int64, row_source Int32, row_day Int32, row_must Bool,"
+    " row_city UInt64, row_xx UInt64, row_side Enum8('cold' = 1, 'other' = 2, 'tail' = 3)"
+)
 _NAMES = "row_exchange String, row_symbol String, row_epoch Int32, row_{} Int64"
 
 
@@ -69,23 +75,66 @@ def light(rows: str) -> str:
 
 def light_table(name: str) -> str:
     """The statement that makes a table in memory for `light` rows."""
-    return f"CREATE OR REPLACE TABLE {name} ({_ON_DISK}) ENGINE = Memory"
+    return f"CREATE OR REPLACE TABLE {name} ({_IN_MEMORY}) ENGINE = Memory"
 
 
-def prepare(digester: Digester, blocks: Iterable[Block]) -> None:
-    """Make the table of the sides, for rows of these blocks."""
-    digester.listed(_BLOCKS, _NAMES.format("block"), blocks)
-    side = "row_side Enum8('cold' = 1, 'other' = 2, 'tail' = 3)"
-    digester.execute(f"CREATE OR REPLACE TABLE {_SIDES} ({_ON_DISK}, {side}) ENGINE = MergeTree ORDER BY ({_NAME})")
+class Sides:
+    """The rows of both sides in these blocks, once they were put there."""
+
+    def __init__(self, digester: Digester, blocks: Iterable[Block]) -> None:
+        self._digester = digester
+        self._blocks = sorted(blocks)
+        numbered = ((*block, number) for number, block in enumerate(self._blocks))
+        digester.listed(_BLOCKS, f"{_NAMES.format('block')}, row_number UInt32", numbered)
+        digester.execute(f"CREATE OR REPLACE TABLE {_SIDES} ({_ON_DISK}) ENGINE = MergeTree ORDER BY row_number")
+
+    def judged(self, day: int | None, first_may_be_gone: bool) -> list[Judged]:
+        """What is wrong with cold's rows among them."""
+        found: dict[tuple[str, str, str, int], Judged] = {}
+        for first in range(0, len(self._blocks), AT_ONCE):
+            for what, number, total, ids in self._digester.rows(_judging(first, day, first_may_be_gone)):
+                exchange, symbol, epoch, _ = self._blocks[number]
+                one = Judged(what, exchange, symbol, epoch, total, ids)
+                known = found.get(one[:4])
+                both = known and one._replace(total=known.total + total, ids=sorted(known.ids + ids)[:SHOWN])
+                found[one[:4]] = both or one
+        return list(found.values())
+
+    def places(self, schema: Schema, names: Iterable[Named]) -> dict[str, list[Place]]:
+        """Where these rows stand, by side, the first ones of each; and make the table that takes them whole."""
+        self._digester.listed(_NAMED, _NAMES.format("id"), names)
+        columns = f"{structure_of_rows(schema)}, row_side String"
+        self._digester.execute(f"CREATE OR REPLACE TABLE {_WHOLE} ({columns}) ENGINE = Memory")
+        wanted = (
+            "SELECT row_number, row_id FROM"
+            f" (SELECT *, bitShiftRight(row_id, {BLOCK_BITS}) AS row_block FROM {_NAMED}) AS named"
+            f" INNER JOIN {_BLOCKS} USING ({_BLOCK})"
+        )
+        found: dict[str, list[Place]] = {"cold": [], "other": []}
+        for side, number, row_id, source, position, day in self._digester.rows(
+            f"SELECT toString(row_side), row_number, row_id, row_source, row_position, row_day FROM {_SIDES}"
+            f" WHERE (row_number, row_id) IN ({wanted}) AND row_side != 'tail'"
+            f" ORDER BY row_side, row_number, row_id, row_position LIMIT {SHOWN} BY row_side, row_number, row_id"
+        ):
+            exchange, symbol, epoch, _ = self._blocks[number]
+            found[side].append(Place((exchange, symbol, epoch, row_id), source, position, day))
+        return found
+
+    def drop(self) -> None:
+        """Give back what all that took."""
+        for table in (_SIDES, _BLOCKS, _NAMED, _WHOLE):
+            self._digester.execute(f"DROP TABLE IF EXISTS {table} SYNC")
 
 
 def into_sides(side: str, rows: str) -> str:
     """The statement that puts those of the rows there that lie in the blocks."""
-    return f"INSERT INTO {_SIDES} SELECT {_LIGHT}, '{side}' FROM ({rows}) WHERE ({_BLOCK}) IN (SELECT * FROM {_BLOCKS})"
+    return (
+        f"INSERT INTO {_SIDES} SELECT row_number, row_id, {_PLACE}, '{side}' FROM ({light(rows)}) AS found"
+        f" INNER JOIN {_BLOCKS} USING ({_BLOCK})"
+    )
 
 
-def judged(digester: Digester, day: int | None, first_may_be_gone: bool) -> list[Judged]:
-    """What is wrong with cold's rows among the sides."""
+def _judging(first: int, day: int | None, first_may_be_gone: bool) -> str:
     on = "1" if day is None else f"other_day = {day}"
     wrong = (
         f"[if(in_cold = 0 AND in_other > 0 AND in_tail = 0 AND {on}, '{MISSING}', ''),"
@@ -94,34 +143,24 @@ def judged(digester: Digester, day: int | None, first_may_be_gone: bool) -> list
         " if(in_cold > 0 AND in_other > 0 AND NOT has(have, want)"
         f"{' AND must' if first_may_be_gone else ''}, '{DIFFERS}', '')]"
     )
+    these = f"FROM {_SIDES} WHERE row_number >= {first} AND row_number < {first + AT_ONCE}"
+    by = "GROUP BY row_number, row_id"
+    alike = (  # as nearly all are: once on each side
+        "countIf(row_side = 'cold') = 1 AND countIf(row_side = 'other') = 1"
+        " AND min(row_city) = max(row_city) AND min(row_xx) = max(row_xx)"
+    )
     rows = (
-        f"SELECT {_NAME}, countIf(row_side = 'cold') AS in_cold,"
+        "SELECT row_number, row_id, countIf(row_side = 'cold') AS in_cold,"
         " countIf(row_side = 'other') AS in_other, countIf(row_side = 'tail') AS in_tail,"
         " argMinIf((row_city, row_xx), row_position, row_side = 'other') AS want,"
         " argMinIf(row_day, row_position, row_side = 'other') AS other_day,"
         " groupUniqArrayIf((row_city, row_xx), row_side = 'cold') AS have, maxIf(row_must, row_side = 'cold') AS must"
-        f" FROM {_SIDES} GROUP BY {_NAME}"
+        f" {these} AND (row_number, row_id) IN (SELECT row_number, row_id {these} {by} HAVING NOT ({alike})) {by}"
     )
-    found = digester.rows(
-        f"SELECT kind, row_exchange, row_symbol, row_epoch, sum(if(kind = '{DOUBLED}', in_cold - 1, 1)),"
-        f" groupArraySorted({SHOWN})(row_id) FROM ({rows}) ARRAY JOIN arrayFilter(one -> one != '', {wrong}) AS kind"
-        " GROUP BY kind, row_exchange, row_symbol, row_epoch"
+    return (
+        f"SELECT kind, row_number, sum(if(kind = '{DOUBLED}', in_cold - 1, 1)), groupArraySorted({SHOWN})(row_id)"
+        f" FROM ({rows}) ARRAY JOIN arrayFilter(one -> one != '', {wrong}) AS kind GROUP BY kind, row_number"
     )
-    return [Judged(*row) for row in found]
-
-
-def places(digester: Digester, schema: Schema, names: Iterable[Named]) -> dict[str, list[Place]]:
-    """Where these rows stand, by side, the first ones of each; and make the table that takes them whole."""
-    digester.listed(_NAMED, _NAMES.format("id"), names)
-    digester.execute(f"CREATE OR REPLACE TABLE {_WHOLE} ({structure_of_rows(schema)}, row_side String) ENGINE = Memory")
-    found: dict[str, list[Place]] = {"cold": [], "other": []}
-    for side, *name, source, position, day in digester.rows(
-        f"SELECT toString(row_side), {_NAME}, row_source, row_position, row_day FROM {_SIDES}"
-        f" WHERE ({_NAME}) IN (SELECT * FROM {_NAMED}) AND row_side != 'tail'"
-        f" ORDER BY row_side, {_NAME}, row_position LIMIT {SHOWN} BY row_side, {_NAME}"
-    ):
-        found[side].append(Place(tuple(name), source, position, day))
-    return found
 
 
 def into_whole(side: str, rows: str) -> str:
@@ -139,9 +178,3 @@ def whole(digester: Digester, columns: Sequence[str]) -> dict[Named, dict[str, l
         rows = found.setdefault((exchange, symbol, epoch, number), {})
         rows.setdefault(side, []).append((source, *values))
     return found
-
-
-def done(digester: Digester) -> None:
-    """Give back what all that took."""
-    for table in (_SIDES, _BLOCKS, _NAMED, _WHOLE):
-        digester.execute(f"DROP TABLE IF EXISTS {table} SYNC")

@@ -7,6 +7,7 @@ engine's statements and Arrow's decoding release the GIL.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -32,7 +33,7 @@ class Side(Protocol):
     def groups(self, on_rows: Count) -> Groups:
         """The digests of all rows; `on_rows` is told, from several threads, how many more were read."""
 
-    def look_into(self, side: str, blocks: Sequence[Block], groups: Groups) -> None:
+    def look_into(self, side: str, blocks: AbstractSet[Block], groups: Groups) -> None:
         """Put the rows of these blocks among the sides, as `side`. `groups` is what the pass before found."""
 
     def show(self, side: str, places: Sequence[Place]) -> None:
