@@ -147,7 +147,7 @@ class WebConfig(_Section, frozen=True):
     host: Annotated[
         str, Meta(description="Address to listen on; other than loopback only once `k2 keys` has made a key.")
     ] = "127.0.0.1"
-    port: Annotated[int, Meta(description="Port of the API, the stream and the page.")] = 8080
+    port: Annotated[int, Meta(description="Port of the API, the stream and the page; 0: `k2 up` starts none.")] = 8080
     tls_cert: Annotated[str, Meta(description="Certificate chain file (PEM); with `tls_key`: HTTPS only.")] = ""
     tls_key: Annotated[str, Meta(description="File of the certificate's private key (PEM).")] = ""
     cors_origins: Annotated[

@@ -75,6 +75,7 @@ class Platform:
             "K2_DATA": str(folder / "data"),
             "K2_INSTRUMENTS": str(self.instruments),
             "K2_STORE_PORT": str(store),
+            "K2_WEB_PORT": "0",
             "K2_SIM_WS_PORT": str(ws),
             "K2_SIM_REST_PORT": str(rest),
             **QUICK,

@@ -19,6 +19,7 @@ def last_trade(platform: Any, exchange: str, symbol: str) -> int:
     )
 
 
+@pytest.mark.slow
 def test_symbols_are_added_and_removed_without_a_restart(run_platform: Callable[..., Any]) -> None:
     platform = run_platform()
     platform.emit(2)
@@ -53,6 +54,7 @@ def test_symbols_are_added_and_removed_without_a_restart(run_platform: Callable[
     assert set(platform.restarts.values()) == {0}
 
 
+@pytest.mark.slow
 def test_planned_reconnects_lose_nothing(run_platform: Callable[..., Any]) -> None:
     platform = run_platform(K2_FEED_RECONNECT_AFTER="1.5")
     platform.emit(2)

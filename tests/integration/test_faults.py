@@ -68,6 +68,7 @@ def test_every_fault_of_the_simulator_is_rehearsed_here() -> None:
     assert {name for orders in SINGLE.values() for name, _ in orders} | {"rest-empty"} == set(FAULTS)
 
 
+@pytest.mark.slow
 def test_faults_together(run_platform: Callable[..., Any]) -> None:
     """The short form: hurt frames, lost lines and an unwilling REST, all at once at every venue, round after round."""
     platform = run_platform()
@@ -90,6 +91,7 @@ def test_each_fault_alone(run_platform: Callable[..., Any], name: str) -> None:
     assert set(platform.restarts.values()) == {0}, f"a process ended: {platform.said}"
 
 
+@pytest.mark.slow
 def test_what_rest_does_not_have_is_unavailable_until_it_has_it(run_platform: Callable[..., Any]) -> None:
     """A hole that REST denies is closed as unavailable with the reason; the next start asks again, and heals it."""
     platform = run_platform(K2_FEED_HEAL_GIVE_UP="3")

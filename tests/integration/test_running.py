@@ -27,7 +27,7 @@ class Person:
         store, ws, rest = ports
         self.environ = {key: value for key, value in os.environ.items() if not key.startswith("K2_")} | {
             "K2_STORE_PORT": str(store), "K2_SIM_WS_PORT": str(ws), "K2_SIM_REST_PORT": str(rest),
-            "K2_METRICS_PORT": "0", "COLUMNS": "120",
+            "K2_METRICS_PORT": "0", "K2_WEB_PORT": "0", "K2_TIER_EVERY_S": "3600", "COLUMNS": "120",
         }  # fmt: skip
         self.started: list[subprocess.Popen[bytes]] = []
 
@@ -228,6 +228,7 @@ def test_what_a_verb_says_when_nothing_runs(person: Person, verb: str) -> None:
         assert "k2 up" in done.stderr or "k2 demo" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_demo_ends_by_itself_and_goes_on_where_it_was(person: Person) -> None:
     first = person.start("demo", "--duration", "7", "--rate", "100")
     assert first.process.wait(40) == 0, first.said

@@ -258,6 +258,7 @@ def test_answers_only_grow_while_everything_moves(connect: Callable[[], Any], mo
     assert store.rows("SELECT max(generation) FROM k2.commits")[0][0] > loading.GENERATIONS_APART + 1
 
 
+@pytest.mark.slow
 def test_answers_never_step_back_while_loaders_die_and_take_over(connect: Callable[[], Any]) -> None:
     """What a loader had shown stays shown when it dies, also to a question that the next one's commit overtakes.
 

@@ -111,11 +111,13 @@ def test_what_is_killed_comes_back_and_the_person_is_told(stage: Stage) -> None:
         first = service.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await until(lambda: service.restarts == 1 and service.state == "running" and service.pid not in (None, first))
+        await until(lambda: stage.events.count("ready feed") == 2)
+        assert service.restarts == 1
+        assert service.state == "running"
+        assert service.pid not in (None, first)
         assert await supervisor.stop() == []
 
     asyncio.run(play())
-    assert stage.events.count("ready feed") == 2
     assert "feed ended (killed by SIGKILL)" in stage.said[0]
 
 

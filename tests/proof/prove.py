@@ -246,7 +246,7 @@ def main() -> None:
         store_port, ws_port, rest_port = free_ports(3)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("K2_")} | {
             "K2_DATA": str(data), "K2_STORE_PORT": str(store_port), "K2_SIM_WS_PORT": str(ws_port),
-            "K2_SIM_REST_PORT": str(rest_port), "K2_METRICS_PORT": "0",
+            "K2_SIM_REST_PORT": str(rest_port), "K2_METRICS_PORT": "0", "K2_WEB_PORT": "0",
         }  # fmt: skip
         summary = run_pipeline(captures, environment)
         print("==> k2 verify's own verdict")

@@ -252,6 +252,8 @@ def _refuse_second(config: Config) -> None:
 
 def _refuse_taken(config: Config, ports: tuple[int, ...]) -> None:
     wanted = {"K2_STORE_PORT": (config.store.host, config.store.port)}
+    if config.web.port:
+        wanted["K2_WEB_PORT"] = (config.web.host, config.web.port)
     wanted |= {name: (config.sim.host, port) for name, port in zip(SIM_PORTS, ports, strict=False)}
     for variable, address in wanted.items():
         with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:

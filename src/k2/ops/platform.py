@@ -15,7 +15,7 @@ from k2.tier import reach
 from k2.tier.names import streams
 from k2.wire import open_log
 
-FEEDS, LOADER, STORE, SIM = 0, 1, 2, 3  # the order in which they are stopped
+WEB, FEEDS, LOADER, STORE, SIM = 0, 0, 1, 2, 3  # the order in which they are stopped
 
 
 def feeds(config: Config, after: tuple[str, ...] = ()) -> list[Service]:
@@ -32,6 +32,11 @@ def archiver(config: Config, after: tuple[str, ...]) -> list[Service]:
     if not config.tier.every_s:
         return []
     return [Service("archiver", ["archive", "--every"], after=after, stop_order=LOADER)]
+
+
+def web(config: Config) -> list[Service]:
+    """What serves the API, the live stream and the page, if it is to."""
+    return [Service("web", ["web"], after=("store",), stop_order=WEB)] if config.web.port else []
 
 
 def protect(config: Config) -> None:
@@ -51,6 +56,7 @@ def live(config: Config) -> list[Service]:
         Service("loader", ["load"], after=("store",), stop_order=LOADER),
         *feeds(config),
         *archiver(config, after=("store", "loader")),
+        *web(config),
     ]
 
 
@@ -62,6 +68,7 @@ def demo(config: Config, sim_arguments: list[str]) -> list[Service]:
         Service("loader", ["load"], after=("store",), stop_order=LOADER),
         *feeds(config, after=("sim",)),
         *archiver(config, after=("store", "loader")),
+        *web(config),
     ]
 
 

@@ -162,6 +162,7 @@ class Lab:
         """The person's configuration with a fresh data folder `name` and free ports; `sections` change settings."""
         changes: dict[str, dict[str, Any]] = {
             "store": {"port": free_port()},
+            "web": {"port": free_port()},
             "sim": {"ws_port": free_port(), "rest_port": free_port()},
             "metrics": {"port": 0},
         }
