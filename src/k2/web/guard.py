@@ -77,6 +77,7 @@ class Guard:
         html = headers.get("Content-Type", "").startswith("text/html")
         for name, value in _ALWAYS.items():
             headers.setdefault(name, value)
+        headers["Server"] = "k2"
         headers.setdefault("Content-Security-Policy", PAGE_POLICY if html else _DATA_POLICY)
         if self._origins:
             headers["Vary"] = f"{headers['Vary']}, Origin" if "Vary" in headers else "Origin"

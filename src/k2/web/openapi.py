@@ -44,7 +44,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     """The document of these routes."""
     kinds = [kind for route in routes for kind in (route.answer, route.rows, route.body) if kind not in (None, bytes)]
     kinds += [field.type for route in routes for field in msgspec.structs.fields(route.params)]
-    schemas, components = msgspec.json.schema_components([*kinds, ProblemDocument], _REF)
+    schemas, components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=_REF)
     parts = _Schemas(kinds, schemas)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
