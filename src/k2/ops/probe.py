@@ -1,11 +1,13 @@
 """Does each part work? One probe a part; a probe never changes anything and never raises."""
 
+import json
 import os
 import shutil
 import socket
 import ssl
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -28,12 +30,13 @@ class Finding(NamedTuple):
 
 
 def probes(config: Config) -> Iterator[Finding]:
-    """Probe data folder, instruments, log, store, cold tier and exchanges, in this order."""
+    """Probe data folder, instruments, log, store, cold tier, web and exchanges, in this order."""
     yield _folder(config)
     yield _instruments(config)
     yield _log(config)
     yield _store(config)
     yield _cold(config)
+    yield _web(config)
     for name in EXCHANGES:
         if config.exchange(name).enabled:
             yield _exchange(config, name)
@@ -98,6 +101,37 @@ def _cold(config: Config) -> Finding:
     rows = ", ".join(f"{head.rows:,} {name}" for name, head in heads.items() if head.rows)
     newest = max(head.committed_ms for head in heads.values()) / 1000
     return Finding("cold tier", True, f"{rows or 'empty tables'}; last commit {_ago(time.time() - newest)} ago")
+
+
+def _web(config: Config) -> Finding:
+    if not config.web.port:
+        return Finding("web", None, "switched off in the configuration (web.port = 0)")
+    parts = urlsplit(config.web_url)
+    host, port = parts.hostname or "", parts.port or 0
+    connection: HTTPConnection = (
+        HTTPSConnection(host, port, timeout=5, context=_any_certificate())
+        if parts.scheme == "https"
+        else HTTPConnection(host, port, timeout=5)
+    )
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        said = json.loads(answer.read())
+    except (OSError, HTTPException, ValueError) as error:
+        return Finding("web", None, f"{config.web_url} does not answer ({error}): `k2 up` starts it")
+    finally:
+        connection.close()
+    if answer.status == 200:
+        return Finding("web", True, f"{config.web_url}, data flows")
+    return Finding("web", False, f"{config.web_url}: {said.get('detail', f'HTTP status {answer.status}')}")
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """For asking our own process how it is: nothing secret is sent, and its certificate may name another host."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _ago(seconds: float) -> str:

@@ -40,14 +40,15 @@ class Screen:
     async def show(self, supervisor: Supervisor) -> None:
         """Keep the person informed."""
         observer = Observer(self.config.run_dir)
-        first = asyncio.create_task(self._first_candle(supervisor))
+        told = [asyncio.create_task(self._first_candle(supervisor)), asyncio.create_task(self._page(supervisor))]
         try:
             if self._console.is_terminal:
                 await self._table(observer, supervisor)
             else:
                 await self._lines(observer)
         finally:
-            first.cancel()
+            for one in told:
+                one.cancel()
 
     async def _table(self, observer: Observer, supervisor: Supervisor) -> None:
         headline = f"{self.title}    Ctrl-C stops"
@@ -85,6 +86,12 @@ class Screen:
                     f"(why: {self.config.run_dir}/feed-handler-{venue.exchange}.log). "
                     "`k2 demo` runs the whole platform without any exchange."
                 )
+
+    async def _page(self, supervisor: Supervisor) -> None:
+        """Say where the page and the API are."""
+        if "web" in supervisor.services:
+            await supervisor.services["web"].ready.wait()
+            self.say(f"look at it: {self.config.web_url}  (API: {self.config.web_url}/docs)")
 
     async def _first_candle(self, supervisor: Supervisor) -> None:
         """Say when the first candle can be read."""
