@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 
-.PHONY: setup demo live test test-long check proof clean help lock docs
+.PHONY: setup demo live test test-long check proof clean help lock docs page
 
 help:
 	@echo "make demo   the whole platform on the built-in simulator (Ctrl-C stops it)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long   the tests that take longer: every fault alone, 60 kills at random"
 	@echo "make check  lint, types, import rules and documentation tests"
 	@echo "make proof CAPTURES=DIR   recorded traffic through the whole pipeline, compared with its known truth"
+	@echo "make page   build the web page anew from page/ (needs node and npm)"
 	@echo "make setup  only set up .venv;  make clean  remove what was built and the demo's data"
 
 $(BIN)/python:
@@ -62,6 +63,10 @@ proof: $(DEV)
 
 docs: $(RUN)
 	@$(BIN)/python -m k2.reference docs
+
+# The page that `k2 web` serves: needs node 20+ and npm, here only; what it makes is committed.
+page:
+	@cd page && npm ci --no-audit --no-fund --loglevel=error && npm run -s check && npm run -s build
 
 lock: $(DEV)
 	@$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header -q pyproject.toml build.in -o requirements.lock
