@@ -23,6 +23,7 @@ from k2.web.parts import Parts
 from k2.web.problems import MEDIA_TYPE, Problem, of_store
 from k2.web.route import Call, Route
 from k2.web.send import Way, send
+from k2.web.trace import TRACE, Trace
 
 _log = logging.getLogger("k2.web")
 _access = logging.getLogger("k2.web.access")
@@ -65,11 +66,11 @@ class Frame:
         config = self._parts.config.web
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            request["route"] = route.path
+            request[TRACE].route = route.path
             key = None if route.open else self._identified(request, route)
             whom = key.id if key else f"{request.remote}"
             rate = key.rate if key and key.rate else config.rate_per_s
-            request["headers"].update(self._limits.admit(whom, rate, config.burst))
+            request[TRACE].headers.update(self._limits.admit(whom, rate, config.burst))
             params = reader.read(request)
             body = await read_body(request, route.body) if route.body else None
             form = negotiate.JSON
@@ -101,7 +102,7 @@ class Frame:
                 config = self._parts.config.web
                 self._limits.admit(f"refused {request.remote}", config.rate_per_s, config.burst)
             raise
-        request["key"] = key.id if key else ""
+        request[TRACE].key = key.id if key else ""
         return key
 
     @web.middleware
@@ -109,11 +110,11 @@ class Frame:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         began = time.perf_counter()
-        request["headers"] = {}
+        trace = request[TRACE] = Trace()
         status = _GONE
         try:
             response = await self._answered(request, handler)
-            status = int(request["broken"].status) if "broken" in request else response.status
+            status = trace.broken.status if trace.broken else response.status
             return response
         finally:
             self._note(request, status, time.perf_counter() - began)
@@ -145,13 +146,14 @@ class Frame:
         return _failed(request, problem)
 
     async def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
-        request["prepared"] = True
-        response.headers.update(request.get("headers", {}))
+        trace = request.get(TRACE) or Trace()  # none: the request could not even be read
+        trace.prepared = True
+        response.headers.update(trace.headers)
         self._guard.dress(request, response.headers)
 
     def _note(self, request: web.Request, status: int, seconds: float) -> None:
-        route = request.get("route", "none")
-        sent = request.get("sent", 0)
+        trace = request[TRACE]
+        route, sent = trace.route, trace.sent
         metrics.WEB_REQUESTS.labels(route, str(status)).inc()
         metrics.WEB_SECONDS.labels(route).observe(seconds)
         metrics.WEB_BYTES.labels(route).inc(sent)
@@ -162,7 +164,7 @@ class Frame:
             "bytes": sent,
             "ms": round(seconds * 1000, 1),
             "remote": request.remote,
-            "key": request.get("key", ""),
+            "key": trace.key,
         }
         level = logging.INFO if status < 500 or status == 503 else logging.WARNING
         _access.log(level, "request", extra=extra)
@@ -197,13 +199,14 @@ class Frame:
 
 def _failed(request: web.Request, problem: Problem) -> web.StreamResponse:
     """The problem as an answer; if one has begun already, an end that nobody takes for a whole answer."""
-    if request.get("prepared"):
-        request["broken"] = problem
+    trace = request[TRACE]
+    if trace.prepared:
+        trace.broken = problem
         if request.transport is not None:
             request.transport.close()
         raise asyncio.CancelledError
     body = problem.encoded(request.path)
-    request["sent"] = len(body)
+    trace.sent = len(body)
     headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", **problem.headers}
     return web.Response(status=problem.status, body=body, headers=headers)
 

@@ -16,6 +16,7 @@ from k2.web import negotiate
 from k2.web.compress import SMALL, packed, packer
 from k2.web.problems import KINDS
 from k2.web.send import matches
+from k2.web.trace import TRACE
 
 STATIC = Path(__file__).parent / "static"
 VIEWS = ("/", "/market", "/pipeline", "/integrity", "/archive", "/log")
@@ -74,7 +75,7 @@ class Files:
         self._packed: dict[tuple[str, str], bytes] = {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        request["route"] = "page"
+        request[TRACE].route = "page"
         file = self._files[request.match_info.route.resource.canonical]  # type: ignore[union-attr]  # it has one
         headers = {
             "Content-Type": file.media,
@@ -92,7 +93,7 @@ class Files:
                 self._packed[key] = await packed(packer(packing), body, last=True)
             body = self._packed[key]
             headers["Content-Encoding"] = packing
-        request["sent"] = len(body)
+        request[TRACE].sent = len(body)
         return web.Response(body=body, headers=headers)
 
 

@@ -129,7 +129,7 @@ def invalid(error: msgspec.ValidationError, found: Mapping[str, Any], kind: str)
     given = f"{name}={str(found[name])[:60]}: " if name in found else (f"{name}: " if name else "")
     what = what[:1].lower() + what[1:]
     remedy = "see /docs for what it may be"
-    extra = {"parameter": name} if name else {}
+    extra: dict[str, Any] = {"parameter": name} if name else {}
     return Problem(400, f"Invalid {kind}", f"{given}{what}", remedy, f"invalid-{kind}", **extra)
 
 

@@ -18,6 +18,7 @@ from k2.web.compress import SMALL, Packer, packed, packer
 from k2.web.negotiate import JSON, Format
 from k2.web.parts import Parts
 from k2.web.problems import Problem, of_store
+from k2.web.trace import TRACE
 
 _WHOLE = 256 << 10  # an answer up to this size is sent as a whole, so that whatever fails until then is a clean error
 _STALLED = 60.0  # s in which a client takes nothing
@@ -59,7 +60,7 @@ async def whole(way: Way, body: bytes, headers: Mapping[str, str], status: int =
         headers = {**headers, "Content-Encoding": way.packing}
     if way.limit and len(body) > way.limit:
         raise _too_large(way.limit)
-    way.request["sent"] = len(body)
+    way.request[TRACE].sent = len(body)
     return web.Response(status=status, body=body, headers=headers)
 
 
@@ -91,8 +92,9 @@ async def _table(table: Table, way: Way, parts: Parts) -> web.StreamResponse:
         headers["Link"] = f'<{link}>; rel="next"'
     settings = {**form.settings, **table.settings}
     chunks = parts.store.stream(table.sql, form.engine, table.params, settings, table.reader)
-    shown = _as_json(chunks, table) if form is JSON else chunks
-    return await _flow(shown, outgoing, form.name == "ndjson", table.reader)
+    lines = form.name == "ndjson"
+    shown = _as_json(chunks, table) if form is JSON else _whole_lines(chunks) if lines else chunks
+    return await _flow(shown, outgoing, lines, table.reader)
 
 
 async def _probe(table: Table, parts: Parts) -> str:
@@ -126,6 +128,21 @@ async def _as_json(chunks: AsyncIterator[bytes], table: Table) -> AsyncIterator[
         row = json.loads(tail.rstrip(b"\n").rpartition(b"\n")[2])
         cursor = page.cursor(tuple(row[name] for name in page.columns))
     yield (owed if not rows else b"") + b'],"next":' + msgspec.json.encode(cursor) + b"}\n"
+
+
+async def _whole_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same, cut at ends of lines: what comes after an error is a line of its own."""
+    rest = b""
+    async with aclosing(chunks):  # type: ignore[type-var]  # ours are generators
+        async for chunk in chunks:
+            head, newline, tail = chunk.rpartition(b"\n")
+            if newline:
+                yield rest + head + newline
+                rest = tail
+            else:
+                rest += chunk
+    if rest:
+        yield rest
 
 
 async def _flow(
@@ -201,7 +218,7 @@ class Outgoing:
         """End without the end: no last chunk, so that nobody takes what was sent for the whole."""
         request, response = self._way.request, self._response
         assert response is not None
-        request["broken"] = problem
+        request[TRACE].broken = problem
         transport = request.transport
         with suppress(ConnectionError, Problem):
             text = problem.encoded(request.path) + b"\n" if line else b""
@@ -218,7 +235,7 @@ class Outgoing:
             return
         assert self._response is not None
         self._sent += len(data)
-        self._way.request["sent"] = self._sent
+        self._way.request[TRACE].sent = self._sent
         if counted and self._way.limit and self._sent > self._way.limit:
             raise _too_large(self._way.limit)
         try:
