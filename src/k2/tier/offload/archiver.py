@@ -128,7 +128,8 @@ class _Filling:
     """One table in one run. One thread writes slices in their order, one commits them in their order.
 
     A slice may be written before the one ahead of it is committed, and is committed only after it: the caller sees to
-    that, and after an error commits no more.
+    that, and after an error commits no more. Each thread has a handle of the table for itself: PyIceberg's remember what
+    they are asked, and are copied in a commit.
     """
 
     def __init__(self, log: Log, catalog: Catalog, cold: ColdTable, table: Table) -> None:
@@ -136,6 +137,7 @@ class _Filling:
         self._catalog = catalog
         self._cold = cold
         self._table = table
+        self._place = open_table(catalog, cold)  # where the writer writes
         self._seen = read_identities(table) if cold is TRADES else None
 
     def write(self, piece: Slice) -> _Files:
@@ -146,16 +148,16 @@ class _Filling:
                 new = self._seen.admit(exchange, part) if self._seen else part
                 if new.num_rows:
                     rows += new.num_rows
-                    files += write_files(self._table, self._cold, new)
+                    files += write_files(self._place, self._cold, new)
         except BaseException:
-            remove_files(self._table, files)
+            remove_files(self._place, files)
             raise
         return _Files(files, rows, piece.read, piece.offsets, self._seen.to_text() if self._seen else "")
 
     def discard(self, writing: Future[_Files]) -> None:
         """Remove what `write` wrote, or is about to write."""
         if not writing.cancel() and not writing.exception():
-            remove_files(self._table, writing.result().files)
+            remove_files(self._place, writing.result().files)
 
     def commit(self, writing: Future[_Files]) -> Written:
         """Commit the files, or raise what the catalog raises: then it may have taken them or not, and they stay."""
