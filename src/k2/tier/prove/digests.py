@@ -33,7 +33,6 @@ _SETTINGS = {
     "input_format_skip_unknown_fields": "1",
     "min_insert_block_size_rows": "500000",
     "min_insert_block_size_bytes": "0",
-    "optimize_aggregation_in_order": "1",
 }
 
 _PIPE = "file('{data}'"  # quotes of a literal are escaped, so no value in a statement looks like this

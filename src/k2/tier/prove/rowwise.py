@@ -14,7 +14,7 @@ from k2.tier.prove.digests import BLOCK_BITS, Block, Digester, Named
 from k2.tier.prove.shapes import kind
 
 SHOWN = 20  # rows named, of each kind and counter
-AT_ONCE = 32  # blocks judged together: about half a million rows of each side
+AT_ONCE = 8  # blocks judged together: about 130,000 rows of each side
 
 MISSING, EXCESS, DOUBLED, DIFFERS = "missing", "excess", "doubled", "differs"
 
