@@ -1,6 +1,7 @@
 """Compaction gives back the rows that it read, in order, whatever the files look like and others do meanwhile."""
 
 import errno
+import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.tier.conftest import START_NS, Platform, trade
 from k2.core.codec import encode_trade, trades_stream
 from k2.core.types import Frame, Gap, Trade
 from k2.log import Batch
-from k2.tier import TierError
+from k2.tier import TierError, durable
 from k2.tier.catalog import open_table
 from k2.tier.files import write_files
 from k2.tier.keep import compact, merge, reading, writer
@@ -37,11 +38,11 @@ def due(platform: Platform, cold: ColdTable = TRADES, target: int = 128 * MB) ->
 
 
 def compact_all(platform: Platform, cold: ColdTable = TRADES, target: int = 128 * MB) -> list[DataFile]:
-    return [
-        file
-        for work in due(platform, cold, target)
-        for file in compact.compact(platform.catalog(), cold, work, platform.folder / "spill", target)
-    ]
+    works = due(platform, cold, target)
+    with compact.Compaction(platform.catalog(), cold, platform.folder / "spill", target) as compaction:
+        new = [file for work in works for file in compaction.rewrite(work)]
+        compaction.commit()
+    return new
 
 
 def contents(platform: Platform, cold: ColdTable = TRADES) -> list[dict[str, Any]]:
@@ -173,6 +174,34 @@ def test_partitions_stay_apart(platform: Platform) -> None:
     assert sorted(map(len, files_by_partition(platform.catalog().load_table("cold.trades")).values())) == [1, 1, 1, 1]
 
 
+def test_partitions_are_replaced_in_one_commit(platform: Platform) -> None:
+    for _ in range(2):
+        platform.put(
+            *(trade(i, exchange=name) for i in (len(platform.log.streams()), 9) for name in ("binance", "kraken"))
+        )
+        platform.archiver(slice_rows=1).run()
+    before, snapshots = contents(platform), len(platform.catalog().load_table("cold.trades").snapshots())
+    assert [len(group) for group in compact.together(due(platform))] == [2]
+    assert len(compact_all(platform)) == 2
+    assert contents(platform) == before
+    assert len(platform.catalog().load_table("cold.trades").snapshots()) == snapshots + 1
+
+
+def test_partitions_are_replaced_together_up_to_a_size(sliced: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    (work,) = due(sliced)
+    monkeypatch.setattr(compact, "TOGETHER_BYTES", 2 * work.bytes)
+    assert list(compact.together([work] * 5)) == [[work] * 2, [work] * 2, [work]]
+
+
+def test_what_is_not_committed_is_removed(sliced: Platform) -> None:
+    before, files = contents(sliced), sliced.data_files()
+    (work,) = due(sliced)
+    with compact.Compaction(sliced.catalog(), TRADES, sliced.folder / "spill", 128 * MB) as compaction:
+        compaction.rewrite(work)
+        assert len(sliced.data_files()) == 4
+    assert (contents(sliced), sliced.data_files()) == (before, files)
+
+
 def test_files_are_cut_at_the_target_and_then_left_alone(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "ROW_GROUP", 200)
     platform.put_ids(range(3000))
@@ -243,7 +272,9 @@ def test_an_offload_between_load_and_commit_is_kept(sliced: Platform, monkeypatc
         return real(*args)
 
     monkeypatch.setattr(catalog, "commit_table", commit_table)
-    compact.compact(catalog, TRADES, work, sliced.folder / "spill", 128 * MB)
+    with compact.Compaction(catalog, TRADES, sliced.folder / "spill", 128 * MB) as compaction:
+        compaction.rewrite(work)
+        compaction.commit()
     assert len(calls) == 2
     assert sliced.ids() == sorted([*range(1, 7)] * 2 + [7])
     assert sliced.archiver().offsets("trades") == {trades_stream("kraken"): 13}
@@ -319,6 +350,29 @@ def test_a_full_disk_leaves_no_partial_file(sliced: Platform, monkeypatch: pytes
     assert not any((sliced.folder / "spill").glob("*"))
     monkeypatch.undo()
     assert len(compact_all(sliced)) == 1
+
+
+class _Full(io.BytesIO):
+    """A file on a disk that has room for its first bytes only."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > len(b"PAR1"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_disk_that_fills_up_below_a_data_file(sliced: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only the rows cannot be written then, but neither the end of the file that is closed for it."""
+    before, files = contents(sliced), sliced.data_files()
+    real = durable._SyncedFile
+
+    def full(path: str, mode: str) -> pa.NativeFile:
+        return pa.PythonFile(_Full(), "w") if path.endswith(".parquet") else real(path, mode)
+
+    monkeypatch.setattr(durable, "_SyncedFile", full)
+    with pytest.raises(TierError, match="no space left: free some"):
+        compact_all(sliced)
+    assert (contents(sliced), sliced.data_files()) == (before, files)
 
 
 def test_a_table_that_retries_commits_is_refused(sliced: Platform) -> None:

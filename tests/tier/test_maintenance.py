@@ -173,7 +173,7 @@ def test_an_offload_between_the_steps(filled: Platform, monkeypatch: pytest.Monk
         (snapshots, "expire"),
         (orphans, "orphans"),
         (orphans, "remove_orphans"),
-        (compact, "compact"),
+        (compact.Compaction, "rewrite"),
         (maintenance.seal, "_replace_candles"),
         (maintenance.seal, "_append_proofs"),
     ]:
@@ -186,6 +186,25 @@ def test_an_offload_between_the_steps(filled: Platform, monkeypatch: pytest.Monk
     (proof,) = read_proofs(filled.catalog()).values()
     assert proof.trade_count == len(filled.ids())
     assert maintain(filled).run(dry_run=True) == []
+
+
+def test_a_damaged_partition_does_not_keep_the_others_from_being_compacted(platform: Platform) -> None:
+    for first in (1, 4):
+        platform.put(*(trade(i, exchange=name) for i in (first, first + 1) for name in ("binance", "kraken")))
+        platform.archiver().run()
+    broken = sorted((platform.folder / "warehouse/cold/trades").rglob("exchange=binance/*.parquet"))[0]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    with pytest.raises(Incomplete) as failure:
+        maintain(platform).run()
+    compacted = [step for step in failure.value.steps if step.name == "compact"]
+    assert sorted((step.part[-7:], step.files_out, bool(step.error)) for step in compacted) == [
+        ("=kraken", 1, False),
+        ("binance", 0, True),
+    ]
+    broken.write_bytes(whole)
+    assert [step.part[-7:] for step in maintain(platform).run() if step.name == "compact"] == ["binance"]
+    assert platform.ids() == sorted([1, 2, 4, 5] * 2)
 
 
 def test_manifests_are_merged_and_nothing_changes(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +362,7 @@ def test_nothing_is_removed_from_a_table_that_lacks_files(filled: Platform) -> N
 
 
 def test_a_second_maintenance_is_told_who_has_the_lease(filled: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = compact.compact
+    real = compact.Compaction.rewrite
     told = []
 
     def meanwhile(*args: Any, **more: Any) -> Any:
@@ -352,7 +371,7 @@ def test_a_second_maintenance_is_told_who_has_the_lease(filled: Platform, monkey
         told.append(held.value)
         return real(*args, **more)
 
-    monkeypatch.setattr(compact, "compact", meanwhile)
+    monkeypatch.setattr(compact.Compaction, "rewrite", meanwhile)
     assert len(maintain(filled).run()) == 3
     assert len(told) == 2
     assert maintain(filled, owner="two").run() == [], "it was given back"

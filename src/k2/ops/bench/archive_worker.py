@@ -54,11 +54,11 @@ class Worker:
         target = self.config.tier.target_file_mb << 20
         works = list(compact.due(catalog.load_table(TRADES.identifier), target))
         began = time.perf_counter()
-        new = [
-            file
-            for work in works
-            for file in compact.compact(catalog, TRADES, work, self.config.cold_dir / "compaction", target)
-        ]
+        new = []
+        for group in compact.together(works):
+            with compact.Compaction(catalog, TRADES, self.config.cold_dir / "compaction", target) as compaction:
+                new += [file for work in group for file in compaction.rewrite(work)]
+                compaction.commit()
         return {
             "seconds": time.perf_counter() - began,
             "files_in": sum(len(work.files) for work in works),

@@ -4,7 +4,7 @@ Call it daily, after an offload. It may be killed anywhere and run beside archiv
 next run does. Space is freed first, so that a full disk does not keep it from freeing space.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -165,14 +165,23 @@ class Maintenance:
 
     def _compact(self, cold: ColdTable, table: Table) -> None:
         with self._step("compact", cold):
-            for work in compact.due(table, self._target_bytes):
-                step = _compaction(cold, table, work)
-                with self._step("compact", cold, step.part):
-                    new = compact.compact(
-                        self._catalog, cold, work, self._folder, self._target_bytes, self._hears(step, work.rows)
-                    )
-                    size = sum(file.file_size_in_bytes for file in new)
-                    self._steps.append(step._replace(files_out=len(new), bytes_out=size))
+            for group in compact.together(compact.due(table, self._target_bytes)):
+                with compact.Compaction(self._catalog, cold, self._folder, self._target_bytes) as compaction:
+                    self._compact_together(compaction, cold, table, group)
+
+    def _compact_together(
+        self, compaction: compact.Compaction, cold: ColdTable, table: Table, group: Sequence[compact.Due]
+    ) -> None:
+        done: list[Step] = []
+        for work in group:
+            step = _compaction(cold, table, work)
+            with self._step("compact", cold, step.part):
+                new = compaction.rewrite(work, self._hears(step, work.rows))
+                size = sum(file.file_size_in_bytes for file in new)
+                done.append(step._replace(files_out=len(new), bytes_out=size))
+        with self._step("compact", cold, ", ".join(step.part for step in done)):
+            compaction.commit()
+            self._steps += done
 
     def _seal(self) -> None:
         with self._step("seal", TRADES):

@@ -74,7 +74,8 @@ class FileWriter:
             return
         self._pool.shutdown()
         if self._open:
-            with suppress(OSError, pa.ArrowException):  # it failed already; now it only has to let go of the file
+            # It failed already, and now only has to let go of the file; there is no footer (RuntimeError) on a full disk.
+            with suppress(OSError, pa.ArrowException, RuntimeError):
                 self._open.close()
         for path in self._paths:
             with suppress(OSError):
