@@ -74,7 +74,7 @@ class FileWriter:
             return
         self._pool.shutdown()
         if self._open:
-            # It failed already, and now only has to let go of the file; there is no footer (RuntimeError) on a full disk.
+            # It failed already, and now only has to let go of the file; RuntimeError: no footer, the disk is full.
             with suppress(OSError, pa.ArrowException, RuntimeError):
                 self._open.close()
         for path in self._paths:
