@@ -115,7 +115,9 @@ def _given(request: web.Request, in_url: bool) -> str:
         found.add(token.strip())
     if "X-API-Key" in request.headers:
         found.add(request.headers["X-API-Key"].strip())
-    if "key" in request.query:
+    for text in request.query.getall("key", ()):
+        if not in_url and not text.startswith("k2_"):
+            continue  # a parameter of the route itself
         if not in_url:
             raise Problem(
                 400,
@@ -124,7 +126,7 @@ def _given(request: web.Request, in_url: bool) -> str:
                 "send it as `Authorization: Bearer` or `X-API-Key`; revoke this one if others could see the URL",
                 "key-in-url",
             )
-        found.add(request.query["key"])
+        found.add(text)
     if len(found) > 1:
         raise _refused("two different keys came with the request", "invalid_request")
     return found.pop() if found else ""
