@@ -5,6 +5,8 @@ PyIceberg, seldom. All of it blocks, and raises TierError.
 """
 
 import time
+from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,15 +14,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from k2.ask.times import format_time
 from k2.config import EXCHANGES, Config
 from k2.log import Log
 from k2.tier import TierError
 from k2.tier.heads import read_heads
 from k2.tier.names import NAMESPACE, OFFSETS, streams
 from k2.tier.reach import to_read
-from k2.web.streams import age_s, utc
+from k2.web.streams import age_s
 
 ASKED_EVERY_S = 15.0  # a catalog elsewhere
+LEAST_SPAN_S = 5.0  # one offload commits to several tables within a second or two
 
 
 class Snapshot(msgspec.Struct):
@@ -119,7 +123,7 @@ def _snapshot(table: str, snapshot_id: int, ms: int, summary: dict[str, str], cu
         return Snapshot(
             table=table,
             snapshot_id=str(snapshot_id),
-            time=utc(ms * 1_000_000, 3),
+            time=format_time(ms * 1_000_000, 3),
             operation=summary.get("operation", ""),
             rows=number("total-records"),
             added_rows=number("added-records"),
@@ -166,6 +170,18 @@ def tables(history: dict[str, list[Snapshot]], log: Log | None, now_ns: int) -> 
     """The cold tables as they are now, also those that will be, and what the log has more. Raises LogError."""
     names = sorted({*history, *streams(EXCHANGES)})
     return [_table(name, history.get(name, []), log, now_ns) for name in names]
+
+
+def archiving_rate(snapshots: Sequence[Snapshot], since: datetime) -> float | None:
+    """Rows a second that offloads have added since then, from the first of them to the last; None: too few to tell."""
+    times: dict[datetime, int] = {}
+    for one in snapshots:
+        at = datetime.fromisoformat(one.time)
+        if one.operation == "append" and one.offsets and at >= since:
+            times[at] = times.get(at, 0) + one.added_rows
+    if len(times) < 2 or (span := (max(times) - min(times)).total_seconds()) < LEAST_SPAN_S:
+        return None
+    return round((sum(times.values()) - times[min(times)]) / span, 1)
 
 
 def _table(name: str, snapshots: list[Snapshot], log: Log | None, now_ns: int) -> ColdTable:

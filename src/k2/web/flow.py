@@ -106,7 +106,9 @@ class Edge(msgspec.Struct):
     path: Annotated[Literal["hot", "cold"], Meta(description="The way into the hot store, or into the cold tier.")]
     unit: Annotated[str, Meta(description="What `rate` counts.", examples=["trades"])]
     rate: Annotated[float | None, Meta(description="So many a second; null: not known (yet).")]
-    lag: Annotated[int | None, Meta(description="Records that wait at its beginning; null: nothing can wait there.")]
+    lag: Annotated[
+        int | None, Meta(description="Records that its end has yet to confirm; null: nothing can wait there.")
+    ]
     lag_s: Annotated[
         float | None, Meta(description="Age of the oldest of them, or of the newest that came, in seconds.")
     ]
@@ -118,7 +120,8 @@ class Edge(msgspec.Struct):
 
 class Facts(NamedTuple):
     """What edges are judged by. `store_error`: why the store did not answer, "" if it did. `missing`: services that
-    ought to run and do not. `streams` is the log's word, `cold_age_s` that of the newest cold snapshot, if any."""
+    ought to run and do not. `streams` is the log's word. `cold_age_s`: age of the newest cold snapshot, `cold_rate`:
+    rows a second that were archived lately; None: not known."""
 
     config: Config
     look: Look
@@ -126,6 +129,7 @@ class Facts(NamedTuple):
     store_error: str
     missing: Sequence[str]
     cold_age_s: float | None
+    cold_rate: float | None
 
 
 def expected(config: Config) -> list[str]:
@@ -278,7 +282,7 @@ def _offloading(facts: Facts, lag: int, age: float) -> Verdict:
 
 def _followed(facts: Facts) -> Edge:
     lag, age = _behind(facts, "archiver", ("trades", "frames", "gaps"))
-    return _edge(facts, "log", "archiver", "", None, lag, age, _offloading(facts, lag, age), "cold")
+    return _edge(facts, "log", "archiver", "", facts.cold_rate, lag, age, _offloading(facts, lag, age), "cold")
 
 
 def _archived(facts: Facts) -> Edge:
@@ -287,4 +291,4 @@ def _archived(facts: Facts) -> Edge:
     job = facts.look.jobs.get("offload")
     if state == "ok" and job and job.failed and not job.ok:
         state, reason = "slow", f"{job.failed} offloads failed and none ended well: read archiver.log in the run folder"
-    return _edge(facts, "archiver", "cold", "", None, None, facts.cold_age_s, (state, reason), "cold")
+    return _edge(facts, "archiver", "cold", "", facts.cold_rate, None, facts.cold_age_s, (state, reason), "cold")

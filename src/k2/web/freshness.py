@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from k2.ask.times import format_time
 from k2.config import EXCHANGES, Config
 from k2.core.codec import decode_frame, frames_stream, trades_stream
 from k2.core.exchange import Exchange
@@ -18,7 +19,7 @@ from k2.core.types import Event, Fault, Heartbeat, Trade
 from k2.exchanges import venue
 from k2.log import Log
 from k2.web.records import Wanted, backwards
-from k2.web.streams import append_ts, utc
+from k2.web.streams import append_ts
 
 AT_LEAST_S = 10.0  # a reconnect is no standstill
 SILENCES = 2.0  # times the longest silence of a living connection of the venue
@@ -123,7 +124,7 @@ def venue_check(sign: SignOfLife, config: Config, now_ns: int) -> Check:
     detail = f"the newest trade of {sign.exchange} came {_ago(now_ns, sign.trade)}" if sign.trade else "no trade yet"
     if sign.frame:
         detail += f", the newest heartbeat {_ago(now_ns, sign.frame)}"
-    return Check(name, False, f"{detail}; {sign.limit_s:.0f} s are allowed", utc(sign.newest), remedy)
+    return Check(name, False, f"{detail}; {sign.limit_s:.0f} s are allowed", format_time(sign.newest), remedy)
 
 
 def loader_check(log: Log, config: Config, positions: dict[str, int], now_ns: int) -> Check:
@@ -151,7 +152,7 @@ def loader_check(log: Log, config: Config, positions: dict[str, int], now_ns: in
         False,
         f"{records:,} trades of the log are not committed to the store, the oldest came {_ago(now_ns, oldest)};"
         f" {limit_s:.0f} s are allowed",
-        utc(oldest),
+        format_time(oldest),
         f"see in `k2 --data {config.data} status` whether the loader runs, and read {config.run_dir / 'loader.log'};"
         " after a long standstill it catches up by itself",
     )

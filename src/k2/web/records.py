@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from k2.ask.times import format_time
 from k2.core.codec import GAPS_STREAM, decode_frame, decode_gap, decode_trade
 from k2.log import Batch, Log, OffsetOutOfRange
-from k2.web.streams import utc
 
 SECONDS = 2.0  # that one search may take
 READ_BYTES = 1 << 20  # taken from the log at once
@@ -149,7 +149,7 @@ def _records(batches: list[Batch], end: int) -> Iterator[Record]:
 def readable(stream: str, record: Record, text: bool = False, whole: bool = False) -> Message:
     """A record as a person reads it. `text`: as a string, exactly as it stands. `whole`: with all of its payload."""
     offset, append_ts, key, value = record
-    message = Message(offset, utc(append_ts), key, len(value), "other", _text(value)[0])
+    message = Message(offset, format_time(append_ts), key, len(value), "other", _text(value)[0])
     if stream.endswith(".raw"):
         return _frame(message, value, text, whole)
     try:
@@ -178,7 +178,7 @@ def _frame(message: Message, value: bytes, text: bool, whole: bool) -> Message:
     message.record = payload
     if not text:
         message.record = {
-            "recv_ts": utc(frame.recv_ts),
+            "recv_ts": format_time(frame.recv_ts),
             "kind": frame.kind,
             "connection": frame.connection,
             "request": frame.request,

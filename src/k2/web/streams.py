@@ -7,20 +7,23 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Annotated, Literal, ParamSpec, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from k2.ask.times import format_time
 from k2.config import EXCHANGES
 from k2.core.codec import GAPS_STREAM, frames_stream, trades_stream
 from k2.log import Log, LogError, OffsetOutOfRange, Position, StreamInfo
 from k2.web.problems import Problem
 
 READERS = 4  # threads; further requests wait for one
+WITHIN_S = 10.0
 RATE_OVER_S = 10.0
+
+CHECKPOINTS = "feed-handler-"  # these consumers write the streams, and note how far their state goes
 
 Kind = Literal["trades", "frames", "gaps", "other"]
 KINDS: dict[str, tuple[Kind, str]] = {
@@ -40,6 +43,9 @@ class ConsumerAt(msgspec.Struct):
     offset: Annotated[int, Meta(description="The next record that it wants.")]
     lag: Annotated[int, Meta(description="Records that it has yet to read.")]
     lag_s: Annotated[float, Meta(description="Age of the first of them in seconds; 0 if there is none.")]
+    checkpoint: Annotated[
+        bool, Meta(description="It reads on only after a restart, from here: what lies past it is no backlog.")
+    ]
 
 
 class StreamState(msgspec.Struct):
@@ -60,8 +66,18 @@ class StreamState(msgspec.Struct):
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call what reads the log in one of a few threads kept for that."""
-    return await asyncio.get_running_loop().run_in_executor(_readers(), partial(function, *args, **kwargs))
+    """Call what reads the log, or other files, in one of a few threads kept for that.
+
+    Raises LogError after some seconds without an answer (the thread then waits on), and what the call raises.
+    """
+    waiting = asyncio.get_running_loop().run_in_executor(_readers(), partial(function, *args, **kwargs))
+    try:
+        return await asyncio.wait_for(waiting, WITHIN_S)
+    except TimeoutError:
+        raise LogError(
+            f"nothing could be read within {WITHIN_S:.0f} s: a process that writes the log stands still in the"
+            " middle of it, or the disk does; `k2 status` names processes that do not answer"
+        ) from None
 
 
 @lru_cache(maxsize=1)
@@ -80,13 +96,6 @@ def require(log: Log | None) -> Log:
             "no-log",
         )
     return log
-
-
-def utc(ns: int, digits: int = 9) -> str:
-    """ns since 1970 as RFC 3339 in UTC, with so many decimals."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    fraction = f".{rest:09d}"[: digits + 1] if digits else ""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def states(log: Log, now_ns: int | None = None) -> list[StreamState]:
@@ -109,12 +118,12 @@ def _state(log: Log, info: StreamInfo, consumers: dict[str, dict[str, Position]]
         records=info.end - info.start,
         bytes=info.size,
         rate=round((info.end - since) / RATE_OVER_S, 1),
-        last_append=utc(info.last_ts),
+        last_append=format_time(info.last_ts),
         age_s=round(max(0, now - info.last_ts) / 1e9, 3),
         consumers=[
             ConsumerAt(
                 name, at[info.stream].offset, max(0, info.end - at[info.stream].offset),
-                age_s(log, info.stream, at[info.stream].offset, now),
+                age_s(log, info.stream, at[info.stream].offset, now), name.startswith(CHECKPOINTS),
             )
             for name, at in sorted(consumers.items())
             if info.stream in at
@@ -145,13 +154,18 @@ def age_s(log: Log, stream: str, offset: int, now_ns: int) -> float:
 def first_at(log: Log, stream: str, start: int, end: int, at_ns: int) -> int:
     """The first offset in start..end appended at or after a time (ns), else `end`. A dozen short reads at most about
     twice over. Raises LogError."""
-    low, high, step = start, end, 256
-    while high - step > start and (append_ts(log, stream, high - step) or at_ns) >= at_ns:  # recent times come first
+
+    def reached(offset: int) -> bool:
+        at = append_ts(log, stream, offset)
+        return at is None or at >= at_ns
+
+    high, step = end, 256
+    while high - step > start and reached(high - step):  # what is asked for is mostly recent
         high, step = high - step, step * 4
     low = max(start, high - step)
     while low < high:
         middle = (low + high) // 2
-        if (append_ts(log, stream, middle) or at_ns) >= at_ns:
+        if reached(middle):
             high = middle
         else:
             low = middle + 1

@@ -8,16 +8,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from k2.ask.times import format_time
 from k2.config import Config
-from k2.log import LogError
 from k2.tier import TierError, verdict
 from k2.web.answer import Plain
 from k2.web.cold import ColdTable, Snapshot, histories, tables
-from k2.web.endpoints.log import unreadable
 from k2.web.flow import Job, Look
 from k2.web.problems import Problem
 from k2.web.route import Call, Nothing, Route
-from k2.web.streams import in_thread, utc
+from k2.web.streams import in_thread
 
 Table = Literal["trades", "frames", "gaps", "ohlcv_1m", "proofs"]
 MAINTAINED = "maintained"  # a file of the cold tier: its time of change is when maintenance last ended well
@@ -81,10 +80,7 @@ async def archive(call: Call[Nothing]) -> Plain:
     parts = call.parts
     look = msgspec.convert(await parts.look(), Look)
     history = await _histories(parts.config)
-    try:
-        found = await in_thread(tables, history, parts.log, time.time_ns())
-    except LogError as error:
-        raise unreadable(error) from None
+    found = await in_thread(tables, history, parts.log, time.time_ns())
     audits = verdict.read(parts.config.cold_dir)
     trades = next((one for one in found if one.table == "trades"), None)
     tier = parts.config.tier
@@ -130,7 +126,7 @@ async def _histories(config: Config) -> dict[str, list[Snapshot]]:
 def _last_offload(look: Look, history: dict[str, list[Snapshot]]) -> str | None:
     job = look.jobs.get("offload")
     if job and job.last_success:
-        return utc(int(job.last_success * 1000) * 1_000_000, 3)
+        return format_time(int(job.last_success * 1000) * 1_000_000, 3)
     times = [one.time for listed in history.values() for one in listed if one.operation == "append" and one.offsets]
     return max(times, key=datetime.fromisoformat, default=None)
 
@@ -147,7 +143,7 @@ def _audited(known: verdict.Verdict | None) -> Audited | None:
     if known is None:
         return None
     return Audited(
-        time=utc(known.at * 1_000_000, 3),
+        time=format_time(known.at * 1_000_000, 3),
         ok=known.ok,
         against=known.against,
         exchange=known.exchange,

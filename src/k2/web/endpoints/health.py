@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from k2 import __version__
+from k2.ask.times import format_time
 from k2.log import LogError
 from k2.store import StoreError
 from k2.web.answer import Plain, Stream
@@ -18,7 +19,7 @@ from k2.web.freshness import COMMITTED, Check, log_checks
 from k2.web.parts import Parts
 from k2.web.problems import Problem
 from k2.web.route import Call, Nothing, Route
-from k2.web.streams import in_thread, utc
+from k2.web.streams import in_thread
 
 STORE_WITHIN_S = 5.0
 _FRESH = {"Cache-Control": "no-store"}
@@ -62,7 +63,7 @@ async def readyz(call: Call[Nothing]) -> Plain:
             failed=[check.name for check in failed],
             checks=[msgspec.to_builtins(check) for check in checks],
         )
-    return Plain(Readiness("ready", utc(time.time_ns(), 3), checks), _FRESH)
+    return Plain(Readiness("ready", format_time(time.time_ns(), 3), checks), _FRESH)
 
 
 async def _store(parts: Parts) -> tuple[dict[str, int] | None, Check]:

@@ -7,9 +7,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from k2.log import Log, LogError
-from k2.store.as_of import moment_ms
+from k2.ask import AskError
+from k2.ask.times import parse_time
+from k2.log import Log
 from k2.web.answer import Plain
+from k2.web.endpoints.market import refused
 from k2.web.problems import Problem
 from k2.web.records import Found, Message, Order, Wanted, backwards, onwards, readable
 from k2.web.route import Call, Nothing, Route
@@ -93,10 +95,7 @@ class Messages(msgspec.Struct):
 async def streams(call: Call[Nothing]) -> Plain:
     """`GET /v1/log/streams`."""
     log = require(call.parts.log)
-    try:
-        return Plain(Streams(await in_thread(states, log)), {"Cache-Control": "no-store"})
-    except LogError as error:
-        raise unreadable(error) from None
+    return Plain(Streams(await in_thread(states, log)), {"Cache-Control": "no-store"})
 
 
 async def messages(call: Call[MessagesOf]) -> Plain:
@@ -110,23 +109,18 @@ async def messages(call: Call[MessagesOf]) -> Plain:
         )
     try:
         found = await in_thread(_search, log, params)
-    except LogError as error:
-        raise unreadable(error) from None
+    except AskError as error:
+        raise refused(error) from None
     return Plain(found, {"Cache-Control": "no-store"})
-
-
-def unreadable(error: LogError) -> Problem:
-    """The log could not be read: what it said."""
-    return Problem(
-        503, "The log cannot be read", str(error), "`k2 streams --check` tells which streams are whole", "log"
-    )
 
 
 def _search(log: Log, params: MessagesOf) -> Messages:
     stream = _resolve(log, params.stream)
     start, end = log.bounds(stream)
     wanted = Wanted(params.key, params.contains.encode(), params.tail or params.limit, params.scan)
-    first = params.offset if params.time is None else _offset_at(log, stream, params.time, start, end)
+    first = params.offset
+    if params.time is not None:
+        first = first_at(log, stream, start, end, parse_time(params.time, time.time_ns()))
     if first is None:
         found = backwards(log, stream, end if params.before is None else params.before, wanted)
         return _answer(stream, found, params, "newest first", None if found.complete else found.next, (start, end))
@@ -145,17 +139,6 @@ def _answer(
     whole = 1 in (params.limit, params.tail)
     data = [readable(stream, record, params.text, whole) for record in found.records]
     return Messages(stream, data, order, found.scanned, next_offset, found.complete, *bounds)
-
-
-def _offset_at(log: Log, stream: str, text: str, start: int, end: int) -> int:
-    now_ns = time.time_ns()
-    ms = now_ns // 1_000_000 if text == "now" else moment_ms(text, now_ns)
-    if ms is None:
-        raise Problem(
-            400, "No time", f"time={text!r} is no time",
-            "write RFC 3339 such as 2026-01-31T12:00:00Z, ns since 1970, how long ago such as -15m, or now",
-        )  # fmt: skip
-    return first_at(log, stream, start, end, ms * 1_000_000)
 
 
 def _resolve(log: Log, name: str) -> str:

@@ -3,26 +3,26 @@
 import asyncio
 import platform
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from k2 import __version__
-from k2.log import LogError
+from k2.ask.times import format_time
 from k2.store import StoreError
 from k2.tier import TierError
 from k2.web.answer import Plain
-from k2.web.cold import histories
+from k2.web.cold import archiving_rate, histories
 from k2.web.disk import Disk, disk
-from k2.web.endpoints.log import unreadable
 from k2.web.flow import Edge, Facts, Job, Look, Process, Serving, Stage, State, Venue, edges, expected, worst
 from k2.web.parts import Parts
 from k2.web.route import Call, Nothing, Route
-from k2.web.streams import StreamState, in_thread, states, utc
+from k2.web.streams import StreamState, in_thread, states
 
 STORE_WITHIN_S = 3.0
+LATELY_S = 300.0  # or three offloads
 BETWEEN_LOOKS_S = 1.1  # the first look of a process can tell no rates
 
 
@@ -56,31 +56,29 @@ class Status(msgspec.Struct):
 async def status(call: Call[Nothing]) -> Plain:
     """`GET /v1/status`."""
     parts = call.parts
-    (look, streams), (store_version, store_error), cold_age_s, used = await asyncio.gather(
-        _look(parts), _store(parts), in_thread(_cold_age_s, parts), in_thread(disk, parts.config.data_dir)
+    (look, streams), (store_version, store_error), (cold_age_s, cold_rate), used = await asyncio.gather(
+        _look(parts), _store(parts), in_thread(_cold, parts), in_thread(disk, parts.config.data_dir)
     )
     runs = {process.service for process in look.processes}
     missing = [name for name in expected(parts.config) if name not in runs]
-    found = edges(Facts(parts.config, look, streams, store_error, missing, cold_age_s))
-    return Plain(
-        Status(
-            time=utc(time.time_ns(), 3),
-            state=worst(found),
-            span_s=round(look.span_s, 3),
-            edges=found,
-            venues=look.venues,
-            processes=look.processes,
-            missing=missing,
-            stages=look.stages,
-            jobs=look.jobs,
-            serving=look.serving,
-            cpu_percent=look.cpu_percent,
-            memory_bytes=look.memory_bytes,
-            disk=used,
-            versions=Versions(__version__, platform.python_version(), store_version),
-        ),
-        {"Cache-Control": "no-store"},
+    found = edges(Facts(parts.config, look, streams, store_error, missing, cold_age_s, cold_rate))
+    answer = Status(
+        time=format_time(time.time_ns(), 3),
+        state=worst(found),
+        span_s=round(look.span_s, 3),
+        edges=found,
+        venues=look.venues,
+        processes=look.processes,
+        missing=missing,
+        stages=look.stages,
+        jobs=look.jobs,
+        serving=look.serving,
+        cpu_percent=look.cpu_percent,
+        memory_bytes=look.memory_bytes,
+        disk=used,
+        versions=Versions(__version__, platform.python_version(), store_version),
     )
+    return Plain(answer, {"Cache-Control": "no-store"})
 
 
 async def _look(parts: Parts) -> tuple[Look, list[StreamState]]:
@@ -93,10 +91,7 @@ async def _look(parts: Parts) -> tuple[Look, list[StreamState]]:
     for venue in look.venues:
         if venue.last_trade is not None:
             venue.age_s = round(max(0.0, time.time() - venue.last_trade), 3)
-    try:
-        return look, await in_thread(states, parts.log) if parts.log else []
-    except LogError as error:
-        raise unreadable(error) from None
+    return look, await in_thread(states, parts.log) if parts.log else []
 
 
 async def _store(parts: Parts) -> tuple[str, str]:
@@ -111,14 +106,18 @@ async def _store(parts: Parts) -> tuple[str, str]:
         return "", f"the store did not answer within {STORE_WITHIN_S:.0f} s"
 
 
-def _cold_age_s(parts: Parts) -> float | None:
-    """Seconds since the newest commit of the cold tier; None if there is none, or none can be read."""
+def _cold(parts: Parts) -> tuple[float | None, float | None]:
+    """Seconds since the newest commit of the cold tier, and rows a second that it was given lately; None: not known."""
     try:
-        found = histories(parts.config)
+        found = [one for history in histories(parts.config).values() for one in history]
     except (TierError, OSError):
-        return None
-    times = [datetime.fromisoformat(one.time) for history in found.values() for one in history if one.current]
-    return round((datetime.now(UTC) - max(times)).total_seconds(), 3) if times else None
+        return None, None
+    if not found:
+        return None, None
+    now = datetime.now(UTC)
+    newest = max(datetime.fromisoformat(one.time) for one in found)
+    lately = now - timedelta(seconds=max(LATELY_S, 3 * parts.config.tier.every_s))
+    return round((now - newest).total_seconds(), 3), archiving_rate(found, lately)
 
 
 ROUTES = (
