@@ -4,7 +4,9 @@ A table answers with the snapshot that was its current one at that moment, and t
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from k2.store import Store, StoreError
 
@@ -12,13 +14,20 @@ SETTING = "iceberg_timestamp_ms"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RELATIVE = re.compile(r"-(\d{1,9})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SHOWN = "SELECT table, snapshot_id, toUnixTimestamp64Milli(made_current_at) AS at FROM system.iceberg_history"
+SHOWN = (
+    "SELECT table, snapshot_id, toUnixTimestamp64Milli(made_current_at) AS at FROM system.iceberg_history"
+    " WHERE database = 'cold' ORDER BY at"
+)
 
 
 def resolve(store: Store, text: str, now_ns: int) -> int:
     """The moment in ms since 1970. `text` is a snapshot's id, a time (RFC 3339, UTC where it does not say; or ns since
     1970), or how long ago (`-15m`, `-2h`, `-1d`). Raises StoreError, also for a moment before the first snapshot."""
-    shown = store.rows(f"{_SHOWN} WHERE database = 'cold' ORDER BY at")
+    return pick(store.rows(SHOWN), text, now_ns)
+
+
+def pick(shown: Sequence[tuple[Any, ...]], text: str, now_ns: int) -> int:
+    """The same, of the rows that `SHOWN` gave."""
     moments = {str(snapshot): int(at) for _, snapshot, at in shown}
     if text in moments:
         return moments[text]

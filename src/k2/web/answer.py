@@ -41,6 +41,7 @@ class Table(NamedTuple):
     them otherwise.
     `etag` is for answers that will not change: a text that names question and state (without quotes).
     `headers` are added to the answer. `reader`: ask as the store's read-only user (statements that people wrote).
+    `format`: of this name, whatever was negotiated.
     """
 
     sql: str
@@ -51,6 +52,7 @@ class Table(NamedTuple):
     settings: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
     reader: bool = False
+    format: str = ""
 
 
 class Stream(NamedTuple):

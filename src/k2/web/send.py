@@ -15,7 +15,7 @@ from aiohttp import web
 from k2.store import StoreError
 from k2.web.answer import Answer, Plain, Raw, Stream, Table
 from k2.web.compress import SMALL, Packer, packed, packer
-from k2.web.negotiate import JSON, Format
+from k2.web.negotiate import FORMATS, JSON, Format
 from k2.web.parts import Parts
 from k2.web.problems import Problem, of_store
 from k2.web.trace import TRACE
@@ -74,6 +74,8 @@ async def _stream(answer: Stream, way: Way) -> web.StreamResponse:
 
 
 async def _table(table: Table, way: Way, parts: Parts) -> web.StreamResponse:
+    if table.format:
+        way = way._replace(format=FORMATS[table.format])
     form = way.format
     headers = {"Content-Type": form.media, "Vary": _VARY, "Cache-Control": "no-store", **table.headers}
     if form.name in ("parquet", "arrow"):
