@@ -39,7 +39,7 @@ class StoreProcess:
         self.process.wait(20)
 
 
-def start(data: Path, **settings: str) -> StoreProcess:
+def start(data: Path, port: int = 0, **settings: str) -> StoreProcess:
     """Start a store over `data`; returns once it listens."""
     environ = {
         "PATH": "/usr/bin:/bin",
@@ -47,7 +47,7 @@ def start(data: Path, **settings: str) -> StoreProcess:
         "K2_STORE_READONLY_PASSWORD": READER_PASSWORD,
         **settings,
     }
-    command = [sys.executable, "-m", "k2", "--data", str(data), "store", "--port", "0"]
+    command = [sys.executable, "-m", "k2", "--data", str(data), "store", "--port", str(port)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ, cwd=data.parent)
     assert process.stderr is not None
     said = []

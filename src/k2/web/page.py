@@ -20,7 +20,7 @@ from k2.web.trace import TRACE
 
 STATIC = Path(__file__).parent / "static"
 VIEWS = ("/", "/market", "/pipeline", "/integrity", "/archive", "/log")
-_HASHED = re.compile(r"[-.][0-9A-Za-z_-]{8,}\.\w+$")
+_HASHED = re.compile(r"-[0-9A-Z]{8}\.\w+$")  # as esbuild names what it has built
 _PACKS = ("text/", "application/json", "application/javascript", "image/svg+xml")
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".webmanifest": "application/manifest+json"}
 
