@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from k2 import __version__
 from k2.config import ConfigError, load
@@ -33,6 +34,8 @@ VERBS = {
     "archive": "k2.commands.archive",
     "restore": "k2.commands.restore",
     "rederive": "k2.commands.restore",
+    "export": "k2.commands.export",
+    "completion": "k2.commands.completion",
     "bench": "k2.commands.bench",
 }
 
@@ -61,6 +64,11 @@ class _Verbs(click.Group):
             return None
         command: click.Command = getattr(import_module(VERBS[cmd_name]), cmd_name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs by their names alone: nothing is imported for them."""
+        verbs = [CompletionItem(name) for name in VERBS if name.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in VERBS and not args[0].startswith("-"):

@@ -186,6 +186,9 @@ class Lease:
         self._store = store
         self._done: Callable[[], None] | None = done
 
+    def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self._store.rows(sql, params)
+
     def stream(self, sql: str, fmt: str, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
         return self._store.stream(sql, fmt, params)
 

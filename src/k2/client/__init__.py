@@ -70,7 +70,7 @@ class Client:
         limit: int | None = None,
         as_of: Time = None,
     ) -> Result:
-        """Trades, hot and cold as one, each once, in the order of the API.
+        """Trades, hot and cold as one, each once, by (exchange_ts, exchange, symbol, epoch, trade_id).
 
         `start` and `end` are about the exchange's own time. `first_id` and `last_id` (inclusive) are trade ids.
         `limit` None: all. `as_of`: as the cold tier was then (a time, or a snapshot's id).
@@ -104,26 +104,33 @@ class Client:
         symbol: Names = None,
         exchange: Names = None,
         *,
-        state: str | None = None,
+        state: Names = None,
         start: Time = None,
         end: Time = None,
         limit: int | None = None,
     ) -> Result:
         """The gap ledger: where capture began (`start`), what was missing and what became of it (`open`, `healed`,
-        `unavailable`, `epoch`), each in its latest state."""
-        bounds = {"from": moment(start), "to": moment(end), "state": state}
+        `unavailable`, `epoch`), each in its latest state. `start` and `end` are about when it was detected."""
+        bounds = {"from": moment(start), "to": moment(end), "state": None if state is None else _listed(state)}
         return self._ask("gaps", "/v1/gaps", {**_who(symbol, exchange), **bounds, **_how(limit, None)})
 
     def completeness(
-        self, symbol: Names = None, exchange: Names = None, *, start: Time = None, end: Time = None
+        self,
+        symbol: Names = None,
+        exchange: Names = None,
+        *,
+        by: Literal["hour", "day"] = "hour",
+        start: Time = None,
+        end: Time = None,
     ) -> Result:
-        """How many trades there are of how many there should be, for each symbol and hour."""
-        bounds = {"from": moment(start), "to": moment(end)}
+        """For each symbol and hour (or day): trades there are, ids there should be (`expected`), `missing`, and the
+        `share` that is there. Without `start`: the last 24 hours, or 30 days."""
+        bounds = {"from": moment(start), "to": moment(end), "by": by, "limit": 0}
         return self._ask("completeness", "/v1/completeness", {**_who(symbol, exchange), **bounds})
 
     def symbols(self, exchange: Names = None) -> Result:
         """What is captured: exchange, symbol, the exchange's own name, and the range of what is stored."""
-        return self._ask("symbols", "/v1/symbols", _who(None, exchange))
+        return self._ask("symbols", "/v1/symbols", {**_who(None, exchange), "limit": 0})
 
     def sql(self, text: str, params: Mapping[str, Any] | None = None) -> Result:
         """A SELECT in ClickHouse SQL over the databases `k2` (the default) and `cold`. `params` fill `{name:Type}`."""

@@ -52,7 +52,7 @@ class Api:
         return self._batches("GET", f"{path}?{urlencode(_flat(params))}", None, named=True)
 
     def sql(self, text: str, params: Params) -> Batches:
-        body = msgspec.json.encode({"sql": text, "params": {name: _text(value) for name, value in params.items()}})
+        body = msgspec.json.encode({"query": text, "params": params})
         return self._batches("POST", "/v1/sql", body, named=False)
 
     def json(self, path: str) -> Any:
