@@ -192,7 +192,7 @@ class CandleChannel:
             503, "Candles stand still", str(error), "they go on by themselves once the store answers", "no-candles"
         )
         for connection in set(self._subscribers.values()):
-            connection.tell("error", problem.document())
+            connection.refuse(problem)
 
     async def _step(self) -> None:
         """Ask for what was touched, and tell what has changed."""

@@ -58,6 +58,12 @@ class Connection:
             self._sink.write(framed(kind, message(kind, members, self.encoding), self.encoding))
             self._told_at = self._hub.clock()
 
+    def refuse(self, problem: Problem, ident: str | int = "") -> None:
+        """Send a problem document; its `type` stands in `problem`, for a message has a type of its own."""
+        document = problem.document()
+        document["problem"] = document.pop("type")
+        self.tell("error", {"id": ident, **document} if ident != "" else document)
+
     def _tell(self, subscription: Subscription, kind: str, members: dict[str, object]) -> None:
         if self.encoding == "sse":
             self._sink.write(_event_id(subscription))
@@ -268,7 +274,7 @@ class Connection:
     def fail(self, detail: str, remedy: str) -> None:
         """The stream cannot go on: say why, and close."""
         problem = Problem(503, "The stream broke off", detail, remedy, "stream-broken")
-        self.tell("error", problem.document())
+        self.refuse(problem)
         self.end(_BROKEN, "see the last message")
 
     def end(self, code: int, reason: str) -> None:

@@ -23,10 +23,9 @@ def read(log: Log, want: Want, stream: str, offset: int, until: int, live_from: 
     batches = log.read(stream, offset, most_bytes)
     if not batches:  # a repair cut out what was between
         return Piece([], until, 0)
-    frames = []
-    for chunk in chunks(batches, most_bytes):
-        frames += [encode(part, want, part.offset >= live_from) for part in divided(chunk, live_from)]
-    return Piece(frames, batches[-1].end, batches[-1].append_ts)
+    chunk = next(chunks(batches, most_bytes))  # one block of the log may hold more
+    frames = [encode(part, want, part.offset >= live_from) for part in divided(chunk, live_from)]
+    return Piece(frames, chunk.end, chunk.append_ts)
 
 
 def divided(chunk: Chunk, live_from: int) -> list[Chunk]:

@@ -35,20 +35,17 @@ class Session:
                 self._connection.tell("pong", {"id": said.id, "ts": time.time_ns()})
         except msgspec.MsgspecError as error:
             remedy = 'write {"op": "subscribe", "channels": ["trades"], "symbols": ["*"]}; docs/STREAM.md has them all'
-            self._refuse(Problem(400, "Message not understood", str(error), remedy, "stream-message"), ident)
+            self._connection.refuse(Problem(400, "Message not understood", str(error), remedy, "stream-message"), ident)
         except Problem as problem:
-            self._refuse(problem, ident)
+            self._connection.refuse(problem, ident)
 
     async def begin(self, asked: Subscribe) -> None:
         """The subscription that came with the URL. If it is refused, the client is told, and the connection ends."""
         try:
             await self.subscribe(asked)
         except Problem as problem:
-            self._refuse(problem, asked.id)
+            self._connection.refuse(problem, asked.id)
             self._connection.end(REFUSED, "see the last message")
-
-    def _refuse(self, problem: Problem, ident: str | int) -> None:
-        self._connection.tell("error", {**problem.document(), **({} if ident == "" else {"id": ident})})
 
     async def subscribe(self, asked: Subscribe) -> None:
         """Raises Problem."""
