@@ -317,6 +317,7 @@ def test_no_form_fits(web: WebThread) -> None:
         ("limit=0", "Invalid parameter", "limit"),
         ("limit=1&limit=2", "Invalid parameter", "limit"),
         ("after=%FF", "Invalid parameter", "after"),
+        ("symbols=", "Invalid parameter", "symbols"),
         ("symbols=%00", "Invalid parameter", "symbols"),
         ("key=k2_x", "Unknown parameter", "key"),
     ],

@@ -116,7 +116,7 @@ def _parameters(route: Route, path: str, schemas: _Schemas) -> list[dict[str, An
     for field in msgspec.structs.fields(route.params):
         name = field.encode_name
         in_path = f"{{{name}}}" in path
-        schema = dict(schemas.of(field.type))
+        schema = _without_null(dict(schemas.of(field.type)))
         parameter: dict[str, Any] = {
             "name": name,
             "in": "path" if in_path else "query",
@@ -131,7 +131,8 @@ def _parameters(route: Route, path: str, schemas: _Schemas) -> list[dict[str, An
             schema["default"] = msgspec.to_builtins(field.default)
         if is_plural(types[name]):
             parameter |= {"style": "form", "explode": False}
-        found.append({**parameter, "schema": _without_null(schema)})
+            schema["minItems"] = max(1, schema.get("minItems", 0))
+        found.append({**parameter, "schema": schema})
     if route.rows is not None and "format" not in types:
         names = list(negotiate.FORMATS)
         found.append(

@@ -56,7 +56,12 @@ class Reader:
 
     def _values(self, field: Field, texts: list[str]) -> Any:
         if field.plural:
-            return [part for text in texts for part in text.split(",") if part]
+            parts = [part for text in texts for part in text.split(",") if part]
+            if not parts:  # such as `symbol=$NOT_SET`, which must not mean all of them
+                detail, remedy = f"{field.name} is empty", "name some, or leave it out"
+                slug = "invalid-parameter"
+                raise Problem(400, "Invalid parameter", detail, remedy, slug, parameter=field.name)
+            return parts
         if len(texts) > 1:
             raise Problem(
                 400,

@@ -13,6 +13,7 @@ from k2.web.parts import Parts
 
 _GRACE = 1.0  # s for answers under way, when the server ends
 _BACKLOG = 512
+_LINE = 64 << 10  # bytes of a request's first line: lists of symbols, statements
 
 
 def tls(config: WebConfig) -> ssl.SSLContext | None:
@@ -48,6 +49,7 @@ async def serve(
         access_log=None,
         keepalive_timeout=75,
         shutdown_timeout=_GRACE,
+        max_line_size=_LINE,
     )
     await runner.setup()
     site = web.TCPSite(runner, config.web.host, config.web.port, backlog=_BACKLOG, ssl_context=context)
