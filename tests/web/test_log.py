@@ -100,6 +100,10 @@ def test_what_is_no_record_of_its_stream_is_shown_all_the_same() -> None:
 
 def test_the_streams(served: Served) -> None:
     log: Log = served.web.log
+    deadline = time.monotonic() + 20
+    while len(log.committed("loader")) < 4:  # visible before they are committed
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     answer = served.get("/v1/log/streams")
     assert answer.status == 200
     found = {one["stream"]: one for one in answer.json()["data"]}

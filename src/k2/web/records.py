@@ -46,6 +46,15 @@ class Message(msgspec.Struct):
     )
 
 
+class Record(NamedTuple):
+    """One record, as it lies in the log."""
+
+    offset: int
+    append_ts: int
+    key: str
+    value: bytes
+
+
 class Wanted(NamedTuple):
     """What is looked for: at most `limit` records, among at most `scan`."""
 
@@ -54,17 +63,12 @@ class Wanted(NamedTuple):
     limit: int = 100
     scan: int = 100_000
 
-    def has(self, key: str, value: bytes) -> bool:
-        return (self.key is None or key == self.key) and self.contains in value
-
-
-class Record(NamedTuple):
-    """One record, as it lies in the log."""
-
-    offset: int
-    append_ts: int
-    key: str
-    value: bytes
+    def among(self, batch: Batch, count: int) -> Iterator[Record]:
+        """Those that match among the first `count` records of a batch."""
+        values = batch.values
+        for i in range(count):
+            if (self.key is None or batch.keys[i] == self.key) and self.contains in values[i]:
+                yield Record(batch.offset + i, batch.append_ts, batch.keys[i], values[i])
 
 
 class Found(NamedTuple):
@@ -82,19 +86,19 @@ def onwards(log: Log, stream: str, offset: int, wanted: Wanted) -> Found:
     until = time.monotonic() + SECONDS
     found: list[Record] = []
     scanned = size = 0
-    while at < end and (batches := _read(log, stream, at)):
-        for record in _records(batches, end):
-            scanned += 1
-            at = record.offset + 1
-            if wanted.has(record.key, record.value):
+    while at < end and time.monotonic() < until and (batches := _read(log, stream, at)):
+        for batch in batches:
+            count = min(len(batch.values), end - batch.offset, wanted.scan - scanned)
+            for record in wanted.among(batch, count):
                 found.append(record)
                 size += len(record.value)
-            if len(found) >= wanted.limit or scanned >= wanted.scan or size >= ANSWER_BYTES:
+                if len(found) >= wanted.limit or size >= ANSWER_BYTES:
+                    at = record.offset + 1
+                    return Found(found, scanned + at - batch.offset, at, at >= end)
+            scanned += count
+            at = batch.offset + count
+            if scanned >= wanted.scan or at >= end:
                 return Found(found, scanned, at, at >= end)
-        at = batches[-1].end
-        if time.monotonic() > until:
-            break
-    at = min(at, end) if at >= offset else offset
     return Found(found, scanned, at, at >= end)
 
 
@@ -109,9 +113,10 @@ def backwards(log: Log, stream: str, before: int, wanted: Wanted) -> Found:
         lower = max(start, upper - min(step, wanted.scan - scanned))
         part: deque[Record] = deque()
         part_size, dropped = 0, False
-        for record in _between(log, stream, lower, upper):
-            scanned += 1
-            if wanted.has(record.key, record.value):
+        for batch in _between(log, stream, lower, upper):
+            count = min(len(batch.values), upper - batch.offset)
+            scanned += count
+            for record in wanted.among(batch, count):
                 part.append(record)
                 part_size += len(record.value)
                 while len(part) > wanted.limit - len(found) or (len(part) > 1 and size + part_size > ANSWER_BYTES):
@@ -125,10 +130,10 @@ def backwards(log: Log, stream: str, before: int, wanted: Wanted) -> Found:
     return Found(found, scanned, max(upper, start), upper <= start)
 
 
-def _between(log: Log, stream: str, lower: int, upper: int) -> Iterator[Record]:
+def _between(log: Log, stream: str, lower: int, upper: int) -> Iterator[Batch]:
     at = lower
     while at < upper and (batches := _read(log, stream, at)):
-        yield from _records(batches, upper)
+        yield from (batch for batch in batches if batch.offset < upper)
         at = batches[-1].end
 
 
@@ -138,12 +143,6 @@ def _read(log: Log, stream: str, offset: int) -> list[Batch]:
         return log.read(stream, offset, READ_BYTES)
     except OffsetOutOfRange as error:
         return log.read(stream, error.start, READ_BYTES)
-
-
-def _records(batches: list[Batch], end: int) -> Iterator[Record]:
-    for batch in batches:
-        for i, value in enumerate(batch.values[: max(0, end - batch.offset)]):
-            yield Record(batch.offset + i, batch.append_ts, batch.keys[i], value)
 
 
 def readable(stream: str, record: Record, text: bool = False, whole: bool = False) -> Message:
