@@ -88,7 +88,7 @@ def serve_store(config: Config, ready: Callable[[int], None], read_only: bool = 
     """
     from k2.store import fresh
     from k2.store.migrate import apply, require_current
-    from k2.store.server import serve
+    from k2.store.server.service import serve
 
     def migrate(store: Store) -> None:
         apply(store)
