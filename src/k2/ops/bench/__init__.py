@@ -15,7 +15,7 @@ import msgspec
 from k2.ops.bench.lab import Lab
 from k2.ops.report import Check
 
-NAMES = ("feed", "latency", "throughput", "footprint", "start", "log", "store", "archive")
+NAMES = ("feed", "latency", "throughput", "footprint", "start", "log", "store", "archive", "serve")
 LONG = ("history",)  # those that take the better part of an hour: `all` leaves them out
 
 

@@ -18,6 +18,7 @@ from k2.web.stream import Sink, history
 from k2.web.stream.encode import Framed
 from k2.web.stream.framing import framed
 from k2.web.stream.messages import Encoding, message, records
+from k2.web.stream.step import Step
 from k2.web.stream.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Connection:
         self._hub = hub
         self._sink = sink
         self._limits = hub.limits
+        self._at_end: Subscription | None = None  # the only one, if its cursors are at the log's end
         self._reading = False  # one piece of history is on its way
         self._full_since: float | None = None
         self._least_unsent = 0
@@ -45,11 +47,13 @@ class Connection:
 
     def add(self, subscription: Subscription) -> None:
         """Tell the client that its subscription begins, and begin."""
+        self._at_end = None
         self.subscriptions[subscription.id] = subscription
         self._tell(subscription, "subscribed", subscription.accepted())
 
     def remove(self, ident: str | int) -> Subscription | None:
         """End a subscription; it keeps its positions."""
+        self._at_end = None
         return self.subscriptions.pop(ident, None)
 
     def tell(self, kind: str, members: dict[str, object]) -> None:
@@ -74,10 +78,41 @@ class Connection:
         """Whether more is on its way than may be."""
         return self._sink.unsent() > self._limits.buffer_bytes
 
+    # -- at the end of the log -----------------------------------------------------------------------------------------
+
+    def go(self, step: Step) -> None:
+        """Take what is new in the log."""
+        at_end = self._at_end
+        if at_end is None or not step.whole:
+            self.pump()
+            return
+        stride = step.stride(at_end.signature)
+        if stride.data:
+            if self.full():
+                self._stand_still()
+                return
+            self._sink.write(stride.data)
+            at_end.sent_at = self._hub.now
+            sent = self._hub.sent
+            for kind, number in stride.numbers:
+                sent[kind] += number
+        at_end.cursors.update(stride.cursors)
+
+    def _rest(self) -> None:
+        """Nothing is left to send: note if the only subscription is where the log's next step begins."""
+        for subscription in self.subscriptions.values():
+            subscription.caught_up()
+        if len(self.subscriptions) == 1 and self.encoding != "sse":
+            (only,) = self.subscriptions.values()
+            recents = self._hub.recents
+            if only.joined and all(recents[stream].end == offset for stream, offset in only.cursors.items()):
+                self._at_end = only
+
     # -- the pump ------------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Send what the cursors have, until they are at the end or the way is full."""
+        self._at_end = None
         while not self.ended and self.subscriptions and self._full_since is None:
             if self.full():
                 self._stand_still()
@@ -91,8 +126,7 @@ class Connection:
                 self._sink.write(b"".join(pieces))
             if not moved:
                 if not self._reading:
-                    for subscription in self.subscriptions.values():
-                        subscription.caught_up()
+                    self._rest()
                 return
 
     def _advance(self, subscription: Subscription, pieces: list[bytes]) -> bool:
@@ -181,6 +215,7 @@ class Connection:
     # -- too slow ------------------------------------------------------------------------------------------------------
 
     def _stand_still(self) -> None:
+        self._at_end = None
         if self._full_since is None:
             now = self._hub.clock()
             self._full_since = self._taken_at = now

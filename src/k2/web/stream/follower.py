@@ -1,10 +1,12 @@
 """The one thread that follows the log for all subscribers.
 
 It waits for the log's bell, reads what is new and hands it to the event loop with one wakeup, and does not read on
-before that was taken: when the loop is busy, reads become fewer and larger.
+before all that was sent. The time until it looks again is set by how long that took: the more subscribers there are,
+and the busier the loop, the fewer and larger the messages.
 """
 
 import threading
+import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,6 +16,7 @@ from k2.web.stream.chunk import Chunk, chunks
 
 LOOK_S = 0.25  # between two looks whether to stop
 _READ_BYTES = 1 << 20  # of one stream at once
+_SHARE = 4  # sending may take one of so many parts of the time
 
 
 class Skipped(NamedTuple):
@@ -34,18 +37,20 @@ class Follower:
         log: Log,
         positions: Mapping[str, int],
         chunk_bytes: int,
+        linger_s: tuple[float, float],
         take: Callable[["Follower", News], None],
         fail: Callable[["Follower", LogError], None],
     ) -> None:
         self._log = log
         self._positions = dict(positions)
         self._chunk_bytes = chunk_bytes
+        self._linger_s = linger_s
+        self._linger = 0.0
         self._take = take
         self._fail = fail
         self._stop = threading.Event()
         self._taken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="k2-stream", daemon=True)
-        self.linger = 0.0  # seconds after a hand-over; the loop sets it
 
     def start(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
@@ -76,7 +81,7 @@ class Follower:
                 self._call(lambda news=news: self._hand_over(news))  # type: ignore[misc]
                 while not self._taken.wait(LOOK_S) and not self._stop.is_set():
                     pass
-                self._stop.wait(self.linger)
+                self._stop.wait(self._linger)
 
     def _call(self, act: Callable[[], None]) -> None:
         try:
@@ -85,11 +90,17 @@ class Follower:
             self.stop()
 
     def _hand_over(self, news: News) -> None:
+        began = time.perf_counter()
         try:
             if not self._stop.is_set():
                 self._take(self, news)
         finally:
-            self._taken.set()
+            self._loop.call_soon(self._sent, began)  # by then the sockets have been written to
+
+    def _sent(self, began: float) -> None:
+        shortest, longest = self._linger_s
+        self._linger = min(max(shortest, (time.perf_counter() - began) * (_SHARE - 1)), longest)
+        self._taken.set()
 
     def _read(self) -> list[Chunk | Skipped]:
         found: list[Chunk | Skipped] = []

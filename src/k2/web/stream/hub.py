@@ -3,15 +3,16 @@
     log ──▶ Follower (a thread) ──▶ Recent: each stream's newest records ──▶ Connection.pump, one after the other
      └────▶ a few threads that read history, for cursors that are further back
 
-After each reading the time until the next one is set by how long it took to send: more subscribers, fewer and larger
-messages.
+Nearly all subscribers are at the end of the log nearly always, and want the same as others: for those, what is new is
+put together once (`Step`) and only written to each.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from k2.config import EXCHANGES
 from k2.core.codec import GAPS_STREAM, trades_stream
@@ -22,16 +23,16 @@ from k2.web.stream import Limits, start
 from k2.web.stream.candles import CandleChannel, Rows
 from k2.web.stream.chunk import Recent
 from k2.web.stream.connection import Connection
-from k2.web.stream.encode import Encoded
+from k2.web.stream.encode import Encoded, Want
 from k2.web.stream.follower import Follower, News, Skipped
 from k2.web.stream.messages import Start
+from k2.web.stream.step import Signature, Step
 
 T = TypeVar("T")
 
 STREAMS = (*(trades_stream(exchange) for exchange in EXCHANGES), GAPS_STREAM)
 _READERS = 2  # threads
 _BEAT_S = 0.5  # between two looks at who has been sent nothing
-_SHARE = 4  # sending may take one of so many parts of the time
 _GOING_AWAY = 1001
 
 
@@ -54,6 +55,7 @@ class Hub:
         self.encoded = Encoded(self.limits.cache_bytes)
         self.candles = CandleChannel(self, rows)
         self.sent = {"trades": 0, "candles": 0, "gaps": 0}
+        self.signatures: WeakValueDictionary[tuple[tuple[str, Want], ...], Signature] = WeakValueDictionary()
         self._connections: dict[Connection, None] = {}
         self._full: dict[Connection, None] = {}
         self._follower: Follower | None = None
@@ -109,6 +111,14 @@ class Hub:
             await asyncio.to_thread(self._ending.join)
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
+    def signature(self, wants: Mapping[str, Want]) -> Signature:
+        """The same object for all who want the same."""
+        items = tuple(wants.items())
+        found = self.signatures.get(items)
+        if found is None:
+            found = self.signatures[items] = Signature(items)
+        return found
+
     # -- the log -------------------------------------------------------------------------------------------------------
 
     def run(self, job: Callable[[], T]) -> "asyncio.Future[T]":
@@ -132,7 +142,9 @@ class Hub:
         if self._follower is None:
             for stream, end in now.items():
                 self.recents[stream].restart(end)
-            self._follower = Follower(self.log, now, self.limits.chunk_bytes, self._take, self._fail)
+            self._follower = Follower(
+                self.log, now, self.limits.chunk_bytes, self.limits.linger_s, self._take, self._fail
+            )
             self._follower.start(asyncio.get_running_loop())
 
     def _stop_following(self) -> None:
@@ -144,7 +156,7 @@ class Hub:
         """What is new in the log goes to everybody."""
         if follower is not self._follower:
             return
-        began = self.now = self.clock()
+        self.now = self.clock()
         for item in news:
             recent = self.recents[item.stream]
             if isinstance(item, Skipped):
@@ -152,10 +164,9 @@ class Hub:
             else:
                 recent.add(item)
         self.candles.touch(news)
+        step = Step(self.encoded, news)
         for connection in list(self._connections):
-            connection.pump()
-        shortest, longest = self.limits.linger_s
-        follower.linger = min(max(shortest, (self.clock() - began) * (_SHARE - 1)), longest)
+            connection.go(step)
         self._count()
 
     def _fail(self, follower: Follower, error: LogError) -> None:

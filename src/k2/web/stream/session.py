@@ -61,7 +61,7 @@ class Session:
         now, begin = await hub.begin(asked.start, list(wanted))
         if connection.ended:
             return
-        subscription = Subscription(ident, asked, selection, wanted, begin, now)
+        subscription = Subscription(ident, asked, selection, wanted, begin, now, hub.signature(wanted))
         connection.add(subscription)
         hub.follow(now)
         if "candles" in asked.channels:

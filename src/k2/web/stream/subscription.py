@@ -6,6 +6,7 @@ from k2.core.codec import GAPS_STREAM, trades_stream
 from k2.web.stream.encode import Want
 from k2.web.stream.messages import SCHEMA, Encoding, Interval, Subscribe
 from k2.web.stream.selection import Selection, select
+from k2.web.stream.step import Signature
 from k2.web.stream.windows import Window
 
 
@@ -33,6 +34,7 @@ class Subscription:
         wanted: Mapping[str, Want],
         begin: Mapping[str, int],
         live_from: Mapping[str, int],
+        signature: Signature,
     ) -> None:
         self.id = ident
         self.selection = selection
@@ -40,6 +42,7 @@ class Subscription:
         self.intervals: tuple[Interval, ...] = tuple(dict.fromkeys(asked.intervals))
         self.conflates = asked.slow == "conflate"
         self.wants = dict(wanted)
+        self.signature = signature
         self.cursors = {stream: begin[stream] for stream in wanted}
         self.live_from = {stream: live_from[stream] for stream in wanted}
         self.read_ts = dict.fromkeys(wanted, 0)  # how far history was read in each stream, in time
