@@ -125,7 +125,7 @@ class Server:
             if ask.account.readonly:
                 ask, statement = readers.lifted(brought.ask, brought.statement)
                 brought = brought._replace(ask=ask, statement=statement)
-                await gate.run(self._readers.allow, statement, ask)
+                await gate.run(self._readers.allow, statement, ask, brought.files)
             statement = brought.statement
             if statement.words & {b"OUTFILE", b"INFILE"}:
                 raise refusal(1, "UNSUPPORTED_METHOD", "INTO OUTFILE and FROM INFILE are not allowed over HTTP")

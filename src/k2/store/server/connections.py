@@ -22,6 +22,7 @@ from k2.store.server.status import refusal
 _READER_MAY_SET = (
     "output_format_",
     "date_time_",
+    "format_csv_null_representation",
     "session_timezone",
     "max_result_",
     "max_execution_time",
@@ -181,7 +182,9 @@ class Connections:
     def _for_one_turn(self, lease: Lease, session: _Session, ask: Ask, statement: Statement) -> None:
         """What a request asks for besides its statement ends with the request: remember what was before it."""
         connection, settings = lease.connection, ask.settings
-        if ask.database_named and session.database != ask.database:
+        # What a reader said is judged by the database of the request, so the session's must not be one that shows more.
+        strayed = ask.account.readonly and session.database == "system"
+        if (ask.database_named or strayed) and session.database != ask.database:
             connection.run(f"USE {identifier(ask.database)}")
             session.database = ask.database
         if statement.verb == "USE":

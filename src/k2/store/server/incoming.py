@@ -1,5 +1,6 @@
 """The statement of a request and the data that come with it, out of the URL and the body."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -29,11 +30,11 @@ async def read(http: web.Request, ask: Ask) -> Incoming:
         return await _form(http, ask)
     query = ask.query.encode("utf-8", "surrogateescape")
     if http.method != "POST" or not http.can_read_body:
-        statement = _parse(query)
+        statement = await _parse(query)
         return Incoming(ask, statement, query[statement.data :])
     rest = bodies.pieces(http.content, bodies.unpacker(http.headers.get("Content-Encoding", ""), ask.frames_in))
     if query:
-        statement = _parse(query)
+        statement = await _parse(query)
         if statement.kind.startswith("insert") and statement.format:
             return Incoming(ask, statement, query[statement.data :], rest)
     return await _with_body(ask, query + b"\n" if query else b"", rest)
@@ -44,10 +45,10 @@ async def _with_body(ask: Ask, text: bytes, rest: AsyncIterator[bytes]) -> Incom
     head: Statement | None = None
     async for piece in rest:
         text += piece
-        head = _head(text)
+        head = await _head(text)
         if head is not None or len(text) > MAX_STATEMENT:
             break
-    statement = head or _parse(text)
+    statement = head or await _parse(text)
     if statement.kind.startswith("insert"):
         return Incoming(ask, statement, text[statement.data :], rest)
     if len(text) > MAX_STATEMENT:
@@ -61,18 +62,20 @@ async def _form(http: web.Request, ask: Ask) -> Incoming:
     query = "\n".join(part for part in (ask.query, form.fields.get("query", "")) if part)
     ask = ask._replace(query=query, params={**ask.params, **params})
     text = query.encode("utf-8", "surrogateescape")
-    statement = _parse(text)
+    statement = await _parse(text)
     return Incoming(ask, statement, text[statement.data :], files=tuple(form.externals))
 
 
-def _head(text: bytes) -> Statement | None:
+async def _head(text: bytes) -> Statement | None:
     """The statement, if `text` begins with the whole head of an INSERT that data follow."""
     try:
-        statement = _parse(text)
+        statement = await _parse(text)
     except StatementError:
         return None
     return statement if statement.kind.startswith("insert") and statement.format else None
 
 
-def _parse(text: bytes) -> Statement:
-    return parse(text) if len(text) <= _CACHED_TEXT else parse.__wrapped__(text)
+async def _parse(text: bytes) -> Statement:
+    if len(text) <= _CACHED_TEXT:
+        return parse(text)
+    return await asyncio.to_thread(parse.__wrapped__, text)  # up to a second: others must not wait for it

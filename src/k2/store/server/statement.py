@@ -10,14 +10,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _TOKEN = re.compile(
-    rb"(?P<space>\s+|--[^\n]*|#[ !][^\n]*|/\*.*?\*/)"
-    rb"|(?P<word>[A-Za-z_][A-Za-z0-9_]*)"
-    rb"|'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\""
-    rb"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
+    rb"(?P<space>\s+|--[^\n]*|#[ !][^\n]*|/\*.*?(?:\*/|\Z))"
+    rb"|(?P<word>[A-Za-z_][A-Za-z0-9_$]*)"
+    rb"|'(?:[^'\\]|\\.|'')*(?:'|\\?\Z)|`(?:[^`\\]|\\.|``)*(?:`|\\?\Z)|\"(?:[^\"\\]|\\.|\"\")*(?:\"|\\?\Z)"
+    rb"|(?P<tag>\$[^$]*\$)"
     rb"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<end>;)"
-    rb"|[0-9][0-9A-Za-z_.]*|.",
+    rb"|[0-9][0-9A-Za-z_.]*|[,.=<>+*%!?:&|^~@]+|.",
     re.DOTALL,
 )
+_DOLLARS = 64  # signs that begin no text; looking for the end of each takes time
 _DATA_START = re.compile(rb"[ \t\f]*(?:\r?\n)?")
 _SELECTS = frozenset((b"SELECT", b"WITH", b"FROM"))
 _ANSWERING = frozenset((b"SHOW", b"DESCRIBE", b"DESC", b"EXISTS", b"EXPLAIN", b"CHECK", b"KILL"))
@@ -67,22 +68,34 @@ class _Token(NamedTuple):
 
 
 def _tokens(text: bytes) -> Iterator[_Token]:
-    depth = 0
-    for match in _TOKEN.finditer(text):
+    """What is not closed reaches to the end, so that every character is looked at once; the engine refuses it."""
+    depth = at = dollars = 0
+    while match := _TOKEN.match(text, at):
+        at = match.end()
         kind = match.lastgroup
         if kind == "space":
             continue
+        if kind == "tag":
+            at = _end_of_text(text, match)
+            if at == match.start() + 1 and (dollars := dollars + 1) > _DOLLARS:
+                raise StatementError(f"Syntax error: more than {_DOLLARS} signs $ that begin no text")
         if kind == "close":
             depth -= 1
         yield _Token(
             match.group().upper() if kind == "word" else b"",
             kind if kind in ("open", "close", "end") else "",
             match.start(),
-            match.end(),
+            at,
             depth,
         )
         if kind == "open":
             depth += 1
+
+
+def _end_of_text(text: bytes, tag: re.Match[bytes]) -> int:
+    """Where a text between two tags such as $x$ ends; behind the sign, if there is no second tag."""
+    found = text.find(tag.group(), tag.end())
+    return tag.start() + 1 if found < 0 else found + len(tag.group())
 
 
 @lru_cache(maxsize=512)
