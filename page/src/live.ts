@@ -11,6 +11,8 @@ interface Wanted {
   symbols: string[];
   intervals?: string[];
   slow?: "conflate" | "disconnect";
+  /** Where to begin the first time; "now" if not told. */
+  start?: string;
 }
 interface Taker {
   trades?: (trades: LiveTrade[], skipped: number) => void;
@@ -88,8 +90,8 @@ function subscribe(channel: Channel): void {
   const what = wanted.get(channel);
   if (!what) return;
   const held = positions.get(channel);
-  const start = held && Object.keys(held).length ? held : "now";
-  send({ op: "subscribe", channels: [channel], start, ...what });
+  const start = held && Object.keys(held).length ? held : (what.start ?? "now");
+  send({ op: "subscribe", channels: [channel], ...what, start });
 }
 
 function open(): void {

@@ -5,4 +5,5 @@ const root = document.getElementById("page");
 if (root) {
   root.replaceChildren();
   render(<App />, root);
+  performance.mark("k2-shown");
 }

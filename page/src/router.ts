@@ -7,6 +7,8 @@ function viewOf(path: string): View {
   return (VIEWS as readonly string[]).includes(first) ? (first as View) : "market";
 }
 
+if (location.pathname === "/") history.replaceState(null, "", `/market${location.search}`);
+
 export const view = signal<View>(viewOf(location.pathname));
 export const query = signal(new URLSearchParams(location.search));
 const lastQuery = new Map<View, string>();

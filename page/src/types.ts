@@ -3,11 +3,8 @@
 export interface SymbolRow {
   exchange: string;
   symbol: string;
-  base: string;
-  quote: string;
   native_symbol: string;
-  last_price: string | null;
-  last_ts: string | null;
+  last_trade_ts: string;
 }
 
 export interface Candle {
@@ -25,7 +22,7 @@ export interface Candle {
   trade_count: number;
   first_trade_id: number;
   last_trade_id: number;
-  complete: boolean;
+  complete: boolean | 0 | 1;
 }
 
 export interface LiveCandle extends Candle {
@@ -58,7 +55,8 @@ export interface Gap {
   event_ts: string | number;
   detected_ts: string | number;
 }
-export type LiveGap = Gap;
+/** As it stands in the log: what is empty is left out. */
+export type LiveGap = Omit<Gap, "epoch" | "missing"> & Partial<Pick<Gap, "epoch" | "missing">>;
 
 export interface Stage {
   p50_s: number;
@@ -80,6 +78,8 @@ export interface Process {
 
 export interface VenueStatus {
   exchange: string;
+  /** Its feed has said nothing: the figures are no figures. */
+  silent?: boolean;
   connected: boolean;
   rate: number;
   trades: number;
@@ -237,4 +237,30 @@ export interface ArchiveState {
 export interface Snapshots {
   data: Snapshot[];
   more: number;
+}
+
+/** Completeness of one symbol in one hour. */
+export interface HourRow {
+  exchange: string;
+  symbol: string;
+  window_start: string;
+  trades: number;
+  missing: number;
+  first_trade_id: number;
+  last_trade_id: number;
+}
+
+export interface Proof {
+  exchange: string;
+  symbol: string;
+  epoch: number;
+  day: string;
+  revision: number;
+  trade_count: number;
+  first_id: number;
+  last_id: number;
+  missing: [number, number][];
+  preceded: boolean;
+  content_hash: string;
+  sealed_at: string;
 }

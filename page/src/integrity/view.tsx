@@ -1,1 +1,306 @@
-export function Integrity() { return null; }
+/** Integrity: which trades are there, which are not, what was done about it, and the proofs of closed days. */
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { address, useAsk, type Rows } from "../api";
+import { ago, clock, count, day, millis, moment, percent, plural, span } from "../format";
+import { moving, useKeys } from "../keys";
+import { take, want } from "../live";
+import { now } from "../store";
+import type { Gap, HourRow, Proof } from "../types";
+import { Answered, Empty, Panel, Ranges, Row, Segments, Tag, Venue } from "../ui/parts";
+import { grid, HOUR, share, type Cell } from "./grid";
+import { Heat } from "./heat";
+
+const WINDOWS = ["24h", "48h", "7d"] as const;
+type Window = (typeof WINDOWS)[number];
+const HOURS: Record<Window, number> = { "24h": 24, "48h": 48, "7d": 168 };
+const STATES = ["all", "open", "unavailable", "healed", "start"] as const;
+const TONES: Record<string, "ok" | "warn" | "bad" | undefined> = { open: "bad", unavailable: "warn", healed: "ok" };
+
+export function Integrity() {
+  const [window, setWindow] = useState<Window>("24h");
+  const [cell, setCell] = useState<Cell | null>(null);
+  const [gap, setGap] = useState<string>("");
+  const [state, setState] = useState<(typeof STATES)[number]>("all");
+  const [search, setSearch] = useState("");
+  const from = (hours: number): string => `-${hours}h`;
+  const hours = useAsk<Rows<HourRow>>(address("/v1/completeness", { from: from(HOURS[window]), limit: 20_000 }), 30_000);
+  const ledger = useAsk<Rows<Gap>>(address("/v1/gaps", { state: state === "all" ? "" : state, limit: 1000, order: "desc" }), 30_000);
+  const proofs = useAsk<Rows<Proof>>(address("/v1/proofs", { limit: 200, order: "desc" }), 60_000);
+  const [news, setNews] = useState<Gap[]>([]);
+  useEffect(() => {
+    const stop = take({ gaps: (gaps) => setNews((old) => [...old, ...gaps.map((gap) => ({ epoch: 0, missing: [], ...gap }))].slice(-500)) });
+    want("gaps", { symbols: ["*"] });
+    return () => {
+      stop();
+      want("gaps", null);
+    };
+  }, []);
+  const shape = useMemo(() => grid(hours.data?.data ?? [], HOURS[window], Date.now()), [hours.data, window]);
+  const gaps = useMemo(() => latest([...(ledger.data?.data ?? []), ...news]).filter((one) => (state === "all" || one.state === state) && fits(one, search)), [ledger.data, news, state, search]);
+  const at = gaps.findIndex((one) => id(one) === gap);
+  const showGap = (one: Gap): void => {
+    setGap(id(one));
+    setCell(null);
+  };
+  useKeys({
+    ...moving(at, gaps.length, (index) => showGap(gaps[index] as Gap)),
+    "/": () => document.querySelector<HTMLInputElement>("#gap-search")?.focus(),
+    Escape: () => {
+      setGap("");
+      setCell(null);
+    },
+  });
+  const opened = useAsk<Rows<Gap>>("/v1/gaps?state=open&limit=1000&order=desc", 15_000);
+  const open = latest([...(opened.data?.data ?? []), ...news]).filter((one) => one.state === "open").length;
+  return (
+    <div class="integrity">
+      <Panel
+        title="Completeness"
+        class="completeness"
+        about={hours.data && shape.trades > 0 ? <Whole trades={shape.trades} missing={shape.missing} window={window} /> : undefined}
+        end={<Segments label="Time" options={WINDOWS} chosen={window} choose={setWindow} />}
+      >
+        <Answered waiting={hours.waiting} problem={hours.problem} empty={!shape.lines.length} lines={16} nothing={<Empty title="Nothing captured yet">Completeness is known from the first trade on.</Empty>}>
+          <Heat
+            grid={shape}
+            chosen={cell}
+            choose={(one) => {
+              setCell(one);
+              setGap("");
+            }}
+          />
+        </Answered>
+      </Panel>
+      <div class="aside">
+        {cell ? <CellDetails cell={cell} close={() => setCell(null)} /> : at >= 0 ? <GapDetails gap={gaps[at] as Gap} close={() => setGap("")} /> : null}
+        <Proofs proofs={proofs.data?.data ?? []} asked={proofs} />
+      </div>
+      <Panel
+        title="Gap ledger"
+        class="ledger"
+        about={opened.data ? (open ? <Tag tone="bad">{plural(open, "gap")} open</Tag> : <Tag tone="ok">none open</Tag>) : undefined}
+        end={
+          <>
+            <Segments label="State" options={STATES} chosen={state} choose={setState} />
+            <input id="gap-search" class="field" type="search" placeholder="Symbol, venue or id" aria-label="Filter the gap ledger" value={search} onInput={(event) => setSearch(event.currentTarget.value)} onKeyDown={(event) => event.key === "Escape" && event.currentTarget.blur()} />
+          </>
+        }
+      >
+        <Answered waiting={ledger.waiting} problem={ledger.problem} empty={!gaps.length} nothing={<Empty title="No gap">{search || state !== "all" ? "None fits the filter." : "No trade was ever missed."}</Empty>}>
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Detected (UTC)</th>
+                <th scope="col">Exchange</th>
+                <th scope="col">Symbol</th>
+                <th scope="col">State</th>
+                <th scope="col" class="n">Ids</th>
+                <th scope="col" class="n">First id</th>
+                <th scope="col" class="n">Last id</th>
+                <th scope="col" class="n">Took</th>
+                <th scope="col">Reason</th>
+              </tr>
+            </thead>
+            <tbody>
+              {gaps.slice(0, 500).map((one) => (
+                <Row key={id(one)} chosen={id(one) === gap} choose={() => showGap(one)}>
+                  <td>{moment(millis(one.detected_ts))}</td>
+                  <td>
+                    <Venue name={one.exchange} />
+                  </td>
+                  <td>{one.symbol}</td>
+                  <td>
+                    <Tag tone={TONES[one.state]}>{one.state}</Tag>
+                  </td>
+                  <td class="n">{one.state === "start" || one.state === "epoch" ? "–" : count(one.last_id - one.first_id + 1)}</td>
+                  <td class="n">{one.first_id}</td>
+                  <td class="n">{one.last_id}</td>
+                  <td class="n">{took(one)}</td>
+                  <td class="muted">{one.reason || "–"}</td>
+                </Row>
+              ))}
+            </tbody>
+          </table>
+        </Answered>
+      </Panel>
+    </div>
+  );
+}
+
+const id = (gap: Gap): string => `${gap.exchange} ${gap.symbol} ${gap.epoch ?? 0} ${gap.first_id}`;
+
+/** Each gap once, in its newest state, the newest gap first. */
+function latest(events: Gap[]): Gap[] {
+  const found = new Map<string, Gap>();
+  for (const event of events) {
+    const known = found.get(id(event));
+    if (!known || millis(known.event_ts) <= millis(event.event_ts)) found.set(id(event), event);
+  }
+  return [...found.values()].sort((a, b) => millis(b.detected_ts) - millis(a.detected_ts));
+}
+
+function fits(gap: Gap, search: string): boolean {
+  const text = `${gap.exchange} ${gap.symbol} ${gap.reason}`.toLowerCase();
+  return search
+    .toLowerCase()
+    .split(/\s+/)
+    .filter(Boolean)
+    .every((word) => text.includes(word) || (/^\d+$/.test(word) && gap.first_id <= Number(word) && Number(word) <= gap.last_id));
+}
+
+const took = (gap: Gap): string => (gap.state === "healed" || gap.state === "unavailable" ? span((millis(gap.event_ts) - millis(gap.detected_ts)) / 1000) : "–");
+
+function Whole({ trades, missing, window }: { trades: number; missing: number; window: Window }) {
+  return (
+    <>
+      <b class={missing ? "warn" : "up"}>{percent(share({ trades, missing }))}</b> of {count(trades + missing)} trades in {window}
+      {missing > 0 && `, ${count(missing)} missing`}
+    </>
+  );
+}
+
+/** The ids that a gap still lacks. */
+function missing(gap: Gap): [number, number][] {
+  if (gap.state === "unavailable" && gap.missing?.length) return gap.missing;
+  return gap.state === "open" || gap.state === "unavailable" ? [[gap.first_id, gap.last_id]] : [];
+}
+
+const DONE: Record<Gap["state"], string> = {
+  start: "Capture of this symbol began here; nothing is claimed before.",
+  open: "The missing trades are being asked for over REST.",
+  healed: "All of them were fetched over REST and stored in their place.",
+  unavailable: "The exchange does not give these trades any more; they stay named here.",
+  epoch: "The exchange restarted its counter here.",
+};
+
+function CellDetails({ cell, close }: { cell: Cell; close: () => void }) {
+  // Ids missing before the hour's first trade count in this hour.
+  const ids = { first_id: Math.max(0, cell.first - cell.missing), last_id: cell.last };
+  const asked = useAsk<Rows<Gap>>(address("/v1/gaps", { exchange: cell.exchange, symbol: cell.symbol, ...ids, limit: 200 }));
+  const gaps = (asked.data?.data ?? []).filter((gap) => gap.state !== "start");
+  const ranges = gaps.flatMap(missing);
+  return (
+    <Panel
+      title={`${cell.symbol}, ${clock(cell.at).slice(0, 5)}`}
+      about={<Venue name={cell.exchange} />}
+      class="picked"
+      end={
+        <button type="button" class="button" onClick={close}>
+          Close
+        </button>
+      }
+    >
+      <dl class="details">
+        <dt>Hour</dt>
+        <dd>
+          {day(cell.at)} {clock(cell.at).slice(0, 5)}–{clock(cell.at + HOUR).slice(0, 5)} UTC
+        </dd>
+        <dt>Trades</dt>
+        <dd>
+          {count(cell.trades)} ({percent(share(cell))})
+        </dd>
+        <dt>Missing ids</dt>
+        <dd>{cell.missing === 0 && !ranges.length ? <span class="up">none</span> : ranges.length ? <Ranges ranges={ranges} /> : count(cell.missing)}</dd>
+        <dt>What was done</dt>
+        <dd>
+          {asked.waiting ? (
+            "…"
+          ) : gaps.length === 0 ? (
+            "No gap was seen in this hour."
+          ) : (
+            <ul class="done">
+              {gaps.map((gap) => (
+                <li key={id(gap)}>
+                  <Tag tone={TONES[gap.state]}>{gap.state}</Tag> {gap.first_id}–{gap.last_id}, seen {clock(millis(gap.detected_ts))}
+                  {took(gap) !== "–" && `, ${gap.state} after ${took(gap)}`}. <span class="muted">{DONE[gap.state]}</span>
+                </li>
+              ))}
+            </ul>
+          )}
+        </dd>
+      </dl>
+    </Panel>
+  );
+}
+
+function GapDetails({ gap, close }: { gap: Gap; close: () => void }) {
+  const lacking = missing(gap);
+  return (
+    <Panel
+      title={`Gap of ${gap.symbol}`}
+      about={<Venue name={gap.exchange} />}
+      class="picked"
+      end={
+        <button type="button" class="button" onClick={close}>
+          Close
+        </button>
+      }
+    >
+      <dl class="details">
+        <dt>State</dt>
+        <dd>
+          <Tag tone={TONES[gap.state]}>{gap.state}</Tag> {gap.reason}
+        </dd>
+        <dt>Ids</dt>
+        <dd>
+          {gap.first_id}
+          {gap.last_id !== gap.first_id && `–${gap.last_id} (${count(gap.last_id - gap.first_id + 1)})`}
+          {gap.epoch ? `, epoch ${gap.epoch}` : ""}
+        </dd>
+        <dt>Missing ids</dt>
+        <dd>{lacking.length ? <Ranges ranges={lacking} /> : <span class="up">none</span>}</dd>
+        <dt>Detected</dt>
+        <dd>{moment(millis(gap.detected_ts))}</dd>
+        <dt>Newest event</dt>
+        <dd>
+          {moment(millis(gap.event_ts))}
+          {took(gap) !== "–" && `, ${took(gap)} later`}
+        </dd>
+        <dt>What was done</dt>
+        <dd>{DONE[gap.state]}</dd>
+      </dl>
+    </Panel>
+  );
+}
+
+function Proofs({ proofs, asked }: { proofs: Proof[]; asked: { waiting: boolean; problem: ReturnType<typeof useAsk>["problem"] } }) {
+  return (
+    <Panel title="Latest proofs" class="proofs" about="closed days, sealed">
+      <Answered
+        waiting={asked.waiting}
+        problem={asked.problem}
+        empty={!proofs.length}
+        nothing={<Empty title="No day is sealed yet">Each UTC day is sealed after its end: count, ids and a hash of all trades of every symbol. <code>k2 archive maintain</code> does it.</Empty>}
+      >
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Day</th>
+              <th scope="col">Symbol</th>
+              <th scope="col" class="n">Trades</th>
+              <th scope="col">Missing</th>
+              <th scope="col">SHA-256</th>
+              <th scope="col">Sealed</th>
+            </tr>
+          </thead>
+          <tbody>
+            {proofs.map((proof) => (
+              <tr key={`${proof.exchange}${proof.symbol}${proof.epoch}${proof.day}${proof.revision}`}>
+                <td>{proof.day.slice(0, 10)}</td>
+                <td data-venue={proof.exchange}>
+                  <span class="venue">{proof.symbol}</span>
+                </td>
+                <td class="n">{count(proof.trade_count)}</td>
+                <td>{proof.missing?.length ? <Tag tone="warn">{plural(proof.missing.length, "range")}</Tag> : <Tag tone="ok">none</Tag>}</td>
+                <td class="mono faint" title={proof.content_hash}>
+                  {proof.content_hash.slice(0, 10)}
+                </td>
+                <td>{ago(millis(proof.sealed_at), now.value)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Answered>
+    </Panel>
+  );
+}

@@ -37,7 +37,7 @@ export function Log() {
             </thead>
             <tbody>
               {streams.map((one) => (
-                <StreamRow key={one.stream} stream={one} chosen={one === stream} choose={() => note({ stream: one.stream, from: "" })} />
+                <StreamRow key={one.stream} stream={one} chosen={one === stream} choose={() => note({ stream: one.stream, key: "", contains: "", from: "" })} />
               ))}
             </tbody>
           </table>

@@ -66,7 +66,7 @@ function Legend({ candle, interval }: { candle: Candle; interval: Interval }) {
       <span>
         <i>Vol</i> {short(candle.volume)}
       </span>
-      <span>
+      <span class="spare">
         <i>Trades</i> {count(candle.trade_count)}
       </span>
       {!candle.complete && (
@@ -154,6 +154,7 @@ class Model {
       this.merge((await this.ask("now")).data);
       this.problem.value = null;
       if (!this.loaded.value) this.chart.timeScale().scrollToRealTime();
+      if (!this.loaded.value) performance.mark("k2-candles");
       this.loaded.value = true;
     } catch (error) {
       if (this.abort.signal.aborted) return;

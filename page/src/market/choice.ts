@@ -8,6 +8,9 @@ export const INTERVALS = ["1m", "5m", "15m", "30m", "1h", "1d"] as const;
 export type Interval = (typeof INTERVALS)[number];
 export const SECONDS: Record<Interval, number> = { "1m": 60, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "1d": 86_400 };
 
+export const base = (row: { symbol: string }): string => row.symbol.split("-")[0] ?? "";
+export const quote = (row: { symbol: string }): string => row.symbol.split("-")[1] ?? "";
+
 export const symbols = signal<SymbolRow[]>([]);
 export const venues = computed(() => [...new Set(symbols.value.map((row) => row.exchange))].sort());
 
@@ -19,7 +22,7 @@ export interface Base {
 /** Base assets in the order in which the first venue lists them. */
 export const bases = computed<Base[]>(() => {
   const found = new Map<string, SymbolRow[]>();
-  for (const row of symbols.value) found.set(row.base, [...(found.get(row.base) ?? []), row]);
+  for (const row of symbols.value) found.set(base(row), [...(found.get(base(row)) ?? []), row]);
   const rank = (base: string): number => {
     const at = ["BTC", "ETH", "SOL", "XRP", "BNB"].indexOf(base);
     return at < 0 ? 99 : at;
@@ -29,10 +32,12 @@ export const bases = computed<Base[]>(() => {
     .sort((a, b) => rank(a.base) - rank(b.base) || (a.base < b.base ? -1 : 1));
 });
 
-/** "exchange:symbol" as the address says, else the first symbol there is. */
+/** "exchange:symbol" as the address says (its candles need not wait for the list), else the first symbol there is. */
 export const chosen = computed<SymbolRow | null>(() => {
   const wanted = query.value.get("symbol");
-  return symbols.value.find((row) => name(row) === wanted) ?? bases.value[0]?.rows[0] ?? null;
+  const [exchange, symbol] = wanted?.split(":") ?? [];
+  const unlisted = exchange && symbol && !symbols.value.length ? { exchange, symbol, native_symbol: "", last_trade_ts: "" } : null;
+  return symbols.value.find((row) => name(row) === wanted) ?? bases.value[0]?.rows[0] ?? unlisted;
 });
 
 export const interval = computed<Interval>(() => {

@@ -4,7 +4,7 @@ import type { Asked, Rows } from "../api";
 import type { SymbolRow } from "../types";
 import { Answered, Empty } from "../ui/parts";
 import { bases, choose, chosen, type Base, venues } from "./choice";
-import { drawn, name, prices, spread, written } from "./prices";
+import { drawn, name, prices, spread, tone, written } from "./prices";
 
 const search = signal("");
 
@@ -16,7 +16,7 @@ export const visible = computed<Base[]>(() => {
     .map(({ base, rows }) => ({
       base,
       rows: rows.filter((row) => {
-        const text = `${row.base} ${row.symbol} ${row.exchange} ${row.native_symbol}`.toUpperCase();
+        const text = `${row.symbol} ${row.exchange} ${row.native_symbol}`.toUpperCase();
         return words.every((word) => text.includes(word));
       }),
     }))
@@ -106,7 +106,7 @@ function Cell({ row }: { row: SymbolRow }) {
   return (
     <button
       type="button"
-      class={`cell ${price && price.move > 0 ? "up" : price && price.move < 0 ? "down" : ""}`}
+      class={`cell ${tone(price)}`}
       aria-pressed={current}
       aria-label={`${row.symbol} on ${row.exchange}${price ? `, ${price.price}` : ""}`}
       title={`${row.symbol} (${row.native_symbol})`}
@@ -120,5 +120,5 @@ function Cell({ row }: { row: SymbolRow }) {
 function Between({ base }: { base: Base }) {
   drawn.value;
   const between = spread(base.rows);
-  return <>{between ? between.bps.toFixed(1) : ""}</>;
+  return <>{between ? between.bps.toFixed(between.bps < 100 ? 1 : 0) : ""}</>;
 }

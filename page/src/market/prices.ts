@@ -1,13 +1,23 @@
 /** The newest price of every symbol, and the trades of the tape: fed by the stream, drawn at a bounded pace. */
 import { signal } from "@preact/signals";
 import { decimal, millis, places } from "../format";
-import type { LiveTrade, SymbolRow } from "../types";
+import type { Candle, LiveTrade, SymbolRow } from "../types";
 
 export interface Price {
   price: string;
   ts: number;
   /** -1, 0, 1: against the price before. */
   move: number;
+  /** When it came to this page. */
+  seen: number;
+}
+
+const FRESH = 4000;
+
+/** Colour only where something has just moved: what is quiet looks quiet. */
+export function tone(price: Price | undefined): "up" | "down" | "" {
+  if (!price || price.move === 0 || Date.now() - price.seen > FRESH) return "";
+  return price.move > 0 ? "up" : "down";
 }
 
 export const name = (row: { exchange: string; symbol: string }): string => `${row.exchange}:${row.symbol}`;
@@ -36,11 +46,16 @@ export function draw(): void {
   }, DRAW_EVERY);
 }
 
-export function seed(rows: SymbolRow[]): void {
+/** Last prices as the newest candles of the store tell them, until trades come in. */
+export function seed(rows: SymbolRow[], candles: Candle[]): void {
+  const newest = new Map<string, Candle>();
+  for (const candle of candles) {
+    const known = newest.get(name(candle));
+    if (!known || millis(known.window_start) <= millis(candle.window_start)) newest.set(name(candle), candle);
+  }
   for (const row of rows) {
-    const ts = millis(row.last_ts);
-    const known = prices.get(name(row));
-    if (row.last_price && !(known && known.ts >= ts)) prices.set(name(row), { price: row.last_price, ts, move: 0 });
+    const candle = newest.get(name(row));
+    if (candle && !prices.has(name(row))) prices.set(name(row), { price: candle.close, ts: millis(row.last_trade_ts), move: 0, seen: 0 });
   }
   draw();
 }
@@ -65,7 +80,7 @@ export class Tape {
       const id = name(trade);
       const before = prices.get(id);
       if (before && at < before.ts) continue;
-      prices.set(id, { price: trade.price, ts: at, move: before ? Math.sign(Number(trade.price) - Number(before.price)) || before.move : 0 });
+      prices.set(id, { price: trade.price, ts: at, move: before ? Math.sign(Number(trade.price) - Number(before.price)) || before.move : 0, seen: Date.now() });
     }
     if (this.trades.length > KEPT * 1.2) this.trades.splice(0, this.trades.length - KEPT);
     this.total += trades.length;

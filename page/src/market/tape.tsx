@@ -4,6 +4,7 @@ import { useEffect, useMemo, useRef } from "preact/hooks";
 import { clock, count, decimal } from "../format";
 import type { SymbolRow } from "../types";
 import { Empty, Panel, Segments } from "../ui/parts";
+import { base } from "./choice";
 import { drawn, tape, written, type TapeTrade } from "./prices";
 
 const ROW = 22;
@@ -23,7 +24,7 @@ export function TapePanel({ row }: { row: SymbolRow | null }) {
   }, []);
   const shows = (trade: TapeTrade): boolean =>
     scope.value === "all" ||
-    (scope.value === "asset" ? trade.symbol.startsWith(`${row?.base}-`) : trade.symbol === row?.symbol && trade.exchange === row?.exchange);
+    (scope.value === "asset" ? row !== null && base(trade) === base(row) : trade.symbol === row?.symbol && trade.exchange === row?.exchange);
   const version = drawn.value;
   const trades = useMemo(
     () => (held.value?.trades ?? tape.trades).filter(shows).reverse(),
@@ -48,7 +49,7 @@ export function TapePanel({ row }: { row: SymbolRow | null }) {
           options={SCOPES}
           chosen={scope.value}
           choose={(to) => (scope.value = to)}
-          name={(option) => (option === "symbol" ? "this" : option === "asset" ? (row?.base ?? "asset") : "all")}
+          name={(option) => (option === "symbol" ? "this" : option === "asset" ? (row ? base(row) : "asset") : "all")}
         />
       }
       bodyClass="still"
@@ -79,7 +80,7 @@ export function TapePanel({ row }: { row: SymbolRow | null }) {
                 <span class="faint venue">{clock(trade.at, true)}</span>
                 <span class={trade.side === "buy" ? "up" : "down"}>{written(trade, trade.price)}</span>
                 <span>
-                  {scope.value === "all" && <i>{trade.symbol.split("-")[0]}</i>}
+                  {scope.value === "all" && <i>{base(trade)}</i>}
                   {decimal(trade.quantity)}
                 </span>
               </div>

@@ -2,16 +2,16 @@
 import { ago, decimal } from "../format";
 import { now } from "../store";
 import type { SymbolRow } from "../types";
-import { choose } from "./choice";
-import { drawn, name, prices, spread, written } from "./prices";
+import { base, choose, quote } from "./choice";
+import { drawn, name, prices, spread, tone, written } from "./prices";
 
 export function Venues({ rows, chosen }: { rows: SymbolRow[]; chosen: SymbolRow | null }) {
   drawn.value;
   if (!rows.length) return null;
   const between = spread(rows);
-  const quotes = new Set(rows.map((row) => row.quote));
+  const quotes = new Set(rows.map(quote));
   return (
-    <section class="venues" aria-label={`${rows[0]?.base} over its venues`}>
+    <section class="venues" aria-label={`${rows[0] && base(rows[0])} over its venues`}>
       {rows.map((row) => {
         const price = prices.get(name(row));
         const above = price && between ? ((Number(price.price) - Number(between.low)) / Number(between.low)) * 1e4 : 0;
@@ -26,7 +26,7 @@ export function Venues({ rows, chosen }: { rows: SymbolRow[]; chosen: SymbolRow 
           >
             <span class="venue">{row.exchange}</span>
             <span class="faint pair">{row.symbol}</span>
-            <b class={price && price.move > 0 ? "up" : price && price.move < 0 ? "down" : ""}>{price ? written(row, price.price) : "–"}</b>
+            <b class={tone(price)}>{price ? written(row, price.price) : "–"}</b>
             <span class="faint age">{price ? ago(price.ts, now.value) : "no trade yet"}</span>
             <span class="muted above">{between && (above < 0.005 ? "lowest" : `+${above.toFixed(1)} bp`)}</span>
           </button>

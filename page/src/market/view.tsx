@@ -3,25 +3,26 @@ import { useEffect } from "preact/hooks";
 import { useAsk, type Rows } from "../api";
 import { moving, useKeys } from "../keys";
 import { onReset, take, want } from "../live";
-import type { SymbolRow } from "../types";
+import type { Candle, SymbolRow } from "../types";
 import { Answered, Empty, Segments } from "../ui/parts";
 import { Chart } from "./chart";
-import { bases, choose, chooseInterval, chosen, interval, INTERVALS, symbols } from "./choice";
+import { base, bases, choose, chooseInterval, chosen, interval, INTERVALS, symbols } from "./choice";
 import { Picker, visible } from "./picker";
-import { drawn, name, prices, seed, tape, written } from "./prices";
+import { drawn, name, prices, seed, tape, tone, written } from "./prices";
 import { TapePanel } from "./tape";
 import { Venues } from "./venues";
 
 export function Market() {
   const asked = useAsk<Rows<SymbolRow>>("/v1/symbols", 60_000);
+  const days = useAsk<Rows<Candle>>("/v1/candles/1d?from=-2d&limit=1000");
   useEffect(() => {
     if (!asked.data) return;
     symbols.value = asked.data.data;
-    seed(asked.data.data);
-  }, [asked.data]);
+    if (days.data) seed(asked.data.data, days.data.data);
+  }, [asked.data, days.data]);
   useEffect(() => {
     const stops = [take({ trades: (trades, skipped) => tape.push(trades, skipped) }), onReset(asked.again)];
-    want("trades", { symbols: ["*"], slow: "conflate" });
+    want("trades", { symbols: ["*"], slow: "conflate", start: "-30s" });
     return () => {
       stops.forEach((stop) => stop());
       want("trades", null);
@@ -54,7 +55,7 @@ export function Market() {
           {row && <Chart key={`${name(row)} ${interval.value}`} row={row} interval={interval.value} />}
         </Answered>
       </section>
-      <Venues rows={bases.value.find((base) => base.base === row?.base)?.rows ?? []} chosen={row} />
+      <Venues rows={bases.value.find((one) => row && one.base === base(row))?.rows ?? []} chosen={row} />
       <TapePanel row={row} />
     </div>
   );
@@ -69,7 +70,7 @@ function Headline({ row }: { row: SymbolRow }) {
         {row.symbol} <span class="venue">{row.exchange}</span>
       </h2>
       {price && (
-        <output class={`last ${price.move > 0 ? "up" : price.move < 0 ? "down" : ""}`} aria-label="Last price" data-price>
+        <output class={`last ${tone(price)}`} aria-label="Last price" data-price>
           {written(row, price.price)}
         </output>
       )}

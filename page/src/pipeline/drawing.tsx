@@ -73,7 +73,7 @@ function NodeShape({ node, at, size, chosen, choose }: { node: Node; at: Place; 
       <circle cx={size.width - 13} cy="16.5" r="4" />
       {node.lines.slice(0, 2).map((line, i) => (
         <text key={i} class="line" x="12" y={38 + i * 15}>
-          {line}
+          {size.width < NODE.width && line.length > 15 ? line.split(" · ")[0] : line}
         </text>
       ))}
     </g>
@@ -84,7 +84,7 @@ function EdgeShape({ link, from, to, node, wide }: { link: Link; from: Place; to
   const a = wide ? { x: from.x + node.width, y: from.y + node.height / 2 } : { x: from.x + node.width / 2, y: from.y + node.height };
   const b = wide ? { x: to.x - 1, y: to.y + node.height / 2 } : { x: to.x + node.width / 2, y: to.y - 1 };
   if (link.cold && !link.id.startsWith("archiver")) {
-    if (wide) a.y += 14;
+    if (wide) a.y += 22;
     else a.x += 14;
   }
   const mid = { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
@@ -93,11 +93,12 @@ function EdgeShape({ link, from, to, node, wide }: { link: Link; from: Place; to
   const words = figures(link);
   // Beside the venue's own end of the edge, where edges have not met yet.
   const straight = Math.abs(wide ? a.y - b.y : a.x - b.x) < 2;
-  const spot = wide ? { x: straight ? mid.x : a.x + 8, y: (straight ? mid.y : a.y) - 7 } : { x: a.x, y: a.y + 17 };
-  const anchor = wide && !straight ? "start" : "middle";
+  const joins = link.to === "loader";
+  const spot = wide ? { x: straight && !joins ? mid.x : a.x + 8, y: (straight ? mid.y : a.y) - 7 } : { x: a.x, y: a.y + 17 };
+  const anchor = wide && (joins || !straight) ? "start" : "middle";
   return (
     <g class={`edge ${link.state} ${link.cold ? "cold" : ""}`} data-edge={link.id}>
-      <title>{[`${link.from} → ${link.to}`, ...words, link.reason].filter(Boolean).join("\n")}</title>
+      <title>{[`${link.from} → ${link.to}`, ...words, link.lagS ? `the oldest waits for ${span(link.lagS)}` : "", link.reason].filter(Boolean).join("\n")}</title>
       <path d={path} marker-end={`url(#arrow-${link.state})`} />
       {!link.silent &&
         words.map((word, i) => (
@@ -112,7 +113,7 @@ function EdgeShape({ link, from, to, node, wide }: { link: Link; from: Place; to
 function figures(link: Link): string[] {
   const words = [link.rate === null ? "" : `${rate(link.rate)}${link.unit === "requests" ? " requests" : ""}/s`];
   if (link.p50 !== null && link.p99 !== null) words.push(`${latency(link.p50).replace(" ms", "")} · ${latency(link.p99)}`);
-  if (link.lag) words.push(`lag ${count(link.lag)}${link.lagS ? ` · ${link.lagS < 10 ? `${link.lagS.toFixed(1)} s` : span(link.lagS)}` : ""}`);
+  if (link.lag) words[0] += `${words[0] ? " · " : ""}lag ${count(link.lag)}`;
   if (link.note) words.push(link.note);
   return words[0] ? words : words.slice(1);
 }

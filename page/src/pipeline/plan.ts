@@ -71,7 +71,7 @@ export function plan(status: Status, streams: StreamState[], nowS: number): Plan
     const stream = streams.find((one) => one.kind === "trades" && one.exchange === name);
     nodes.push({
       id: `exchange ${name}`, service: "", title: name, stage: 0, lane, venue: name, state: venue.connected ? "ok" : "stopped",
-      lines: [venue.connected ? "connected" : "not connected", venue.last_trade ? `trade ${ago(venue.last_trade * 1000, nowS * 1000)}` : "no trade yet"],
+      lines: [venue.connected ? "connected" : venue.silent ? "no word of it" : "not connected", venue.silent ? "" : venue.last_trade ? `trade ${ago(venue.last_trade * 1000, nowS * 1000)}` : "no trade yet"],
     }); // prettier-ignore
     const queue = process(feed)?.queue;
     node(`feed ${name}`, "feed", 1, lane, feed, [queue ? `${count(queue)} in queue` : venue.gaps_open ? `${count(venue.gaps_open)} gaps open` : `up ${span(process(feed)?.up ?? 0)}`], name);
@@ -80,7 +80,7 @@ export function plan(status: Status, streams: StreamState[], nowS: number): Plan
       lines: stream ? [`offset ${count(stream.end)}`, bytes(stream.bytes)] : ["no stream yet"],
     }); // prettier-ignore
     const alive = venue.connected && process(feed)?.answers === true;
-    link(`exchange ${name}`, `feed ${name}`, undefined, { ...stage(venue, "exchange_to_receive"), rate: venue.rate, state: alive ? "ok" : "stopped", reason: alive ? "" : `${name} ${venue.connected ? "has no answering feed" : "is not connected"}` });
+    link(`exchange ${name}`, `feed ${name}`, undefined, { ...stage(venue, "exchange_to_receive"), rate: venue.rate, state: alive ? "ok" : "stopped", reason: alive ? "" : process(feed)?.answers ? `${name} is not connected` : `${feed} ${process(feed) ? "does not answer" : "does not run"}` });
     const logged = edge("feed", "log");
     link(`feed ${name}`, `log ${name}`, undefined, { ...stage(venue, "decoded_to_durable"), rate: stream?.rate ?? venue.rate, state: alive ? (logged?.state === "slow" && process(feed)?.queue ? "slow" : "ok") : "stopped" });
     const loader = stream?.consumers.find((one) => one.consumer === "loader");
@@ -95,7 +95,7 @@ export function plan(status: Status, streams: StreamState[], nowS: number): Plan
   const behind = edge("log", "archiver");
   node("archiver", "archiver", 3, last, "archiver", [behind?.lag ? `lag ${count(behind.lag)} · ${span(behind.lag_s ?? 0)}` : "nothing waits"]);
   const cold = edge("archiver", "cold");
-  nodes.push({ id: "cold", service: "", title: "cold", stage: 4, lane: last, venue: "", state: cold?.state ?? "ok", lines: [cold?.lag_s === null || cold?.lag_s === undefined ? "no snapshot yet" : "newest snapshot", ...(cold?.lag_s ? [`${span(cold.lag_s)} old`] : [])] });
+  nodes.push({ id: "cold", service: "", title: "cold", stage: 4, lane: last, venue: "", state: cold?.state ?? "ok", lines: [cold?.lag_s === null || cold?.lag_s === undefined ? "no snapshot yet" : "snapshot", ...(cold?.lag_s ? [`${span(cold.lag_s)} old`] : [])] });
   link("loader", "store", edge("loader", "store"), { lag: null, lagS: null });
   link("store", "web", edge("store", "web"));
   const offload = status.jobs?.["offload"];

@@ -106,7 +106,7 @@ function VenueCard({ venue }: { venue: VenueStatus }) {
   return (
     <Panel
       title={venue.exchange}
-      about={venue.connected ? <Tag tone="ok">connected</Tag> : <Tag tone="bad">not connected</Tag>}
+      about={venue.connected ? <Tag tone="ok">connected</Tag> : <Tag tone="bad">{venue.silent ? "its feed does not answer" : "not connected"}</Tag>}
       end={
         <span>
           <b>{rate(venue.rate)}</b> <span class="muted">trades/s</span>
