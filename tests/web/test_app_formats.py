@@ -5,21 +5,23 @@ import gzip
 import io
 import json
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from http.client import IncompleteRead
+from http.client import HTTPConnection, IncompleteRead
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import duckdb
 import msgspec
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 from msgspec import Meta
-from tests.web.serving import START, Served, WebThread, ask
+from tests.web.serving import START, Served, WebProcess, WebThread, ask
 
 from k2.web import server
 from k2.web.answer import NextCursor, Plain, Stream, Table
@@ -363,3 +365,45 @@ def test_an_answer_that_grows_too_large_is_broken_off(served: Served) -> None:
     assert len(cut.value.partial) < (1 << 20) + 1024
     assert json.loads(cut.value.partial.splitlines()[-1])["title"] == "Answer too large"
     assert small.get("/v1/try/trades").status == 200
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv", "parquet", "arrow"])
+def test_people_may_ask_in_every_format(served: Served, form: str) -> None:
+    reply = served.post(f"/v1/sql?format={form}", {"query": "SELECT 1 AS n, nullIf(1, 1) AS nothing"})
+    assert reply.status == 200, reply.body
+    if form == "csv":
+        assert reply.body == b'"n","nothing"\n1,\n'
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv", "arrow", "parquet"])
+def test_a_large_answer_takes_no_memory(served: Served, form: str) -> None:
+    """Ten million bytes or a hundred: the process that streams them does not grow with them."""
+    web = WebProcess(served.environ)
+    process = psutil.Process(web.process.pid)
+
+    def asked(rows: int) -> int:
+        columns = "number AS trade_id, toDecimal128(number % 97, 18) AS price, 'BTC-USDT' AS symbol"
+        sql = f"SELECT {columns} FROM numbers({rows})"
+        connection = HTTPConnection(urlsplit(web.url).netloc, timeout=120)
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", f"/v1/sql?format={form}", json.dumps({"query": sql}), headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        size = 0
+        while chunk := response.read(1 << 16):
+            size += len(chunk)
+            if size % 64 == 0:
+                time.sleep(0.001)  # a client that is not quick: the answer must not pile up behind it
+        connection.close()
+        return size
+
+    try:
+        asked(200_000)
+        before = process.memory_info().rss
+        small, large = asked(200_000), asked(2_000_000)
+        assert large > 5 * small
+        assert process.memory_info().rss - before < 24 << 20
+    finally:
+        assert web.stop() == 0

@@ -1,6 +1,8 @@
 """The OpenAPI document, and whether the server does what it says: schemathesis asks whatever the document admits."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -131,3 +133,19 @@ def test_the_server_does_what_the_document_says(served: Served, route: Route) ->
 @pytest.mark.parametrize("route", FINITE, ids=lambda route: f"{route.method} {route.path}")
 def test_the_server_does_what_the_document_says_at_length(served: Served, route: Route) -> None:
     assert explore(served, route, 50 * EXAMPLES) > 0
+
+
+def test_the_documentation_shows_every_route() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "API.md").read_text()
+    for route in ROUTES:
+        assert f"`{route.path}`" in text, route.path
+
+
+def test_what_the_documentation_asks_is_answered(served: Served) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "API.md").read_text()
+    paths = re.findall(r"^curl [^\n]*'http://127\.0\.0\.1:8080(/[^']+)'(?! -H 'Content-Type)", text, re.MULTILINE)
+    assert len(paths) >= 20
+    for path in paths:
+        assert served.get(path).status == 200, path
+    (body,) = re.findall(r"-d '(\{.*\})'", text)
+    assert served.post("/v1/sql", json.loads(body)).json()["data"]

@@ -22,8 +22,8 @@ _COLUMNS = ("key", "name", "state", "created", "expires", "last_used", "rate_per
 def keys() -> None:
     """Make, list and revoke the keys of the API (`k2 web`).
 
-    Once there is a key, every request needs one, except /healthz, /readyz, /metrics, /openapi.json, /docs and the
-    page's own files. What is changed here counts within a second, without a restart.
+    Once there is a key, every request needs one, except /healthz, /readyz, /openapi.json, /docs and the page's own
+    files. What is changed here counts within a second, without a restart.
 
     \b
     Exit status: 0 done, 1 it could not be done (the text says why).

@@ -29,6 +29,7 @@ _PROBLEMS = {
     "503": "The store or the log is not there, or busy",
 }
 _LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
+_TAGS = ("market", "live", "sql")
 _INTRODUCTION = """\
 Trades, candles and gaps of every exchange that K2 captures, hot and cold as one.
 
@@ -58,8 +59,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "description": _INTRODUCTION,
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in routes)],
+        "tags": [{"name": name} for name in sorted({route.tag for route in routes}, key=_rank)],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -75,6 +75,11 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             },
         },
     }
+
+
+def _rank(tag: str) -> tuple[int, str]:
+    """What people come for stands first."""
+    return (_TAGS.index(tag) if tag in _TAGS else len(_TAGS)), tag
 
 
 class _Schemas:

@@ -107,6 +107,7 @@ def _problems() -> str:
     style = f":root{{color-scheme:light dark}}{body}dt{{margin-top:1rem}}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>K2: problems</title>'
+        '<link rel="icon" href="data:,">'
         f'<meta name="viewport" content="width=device-width"><style>{style}</style></head>'
         f"<body><h1>Problems</h1><p>Errors are problem documents (RFC 9457); their <code>type</code> points here. "
         f'<a href="/docs">The API</a></p><dl>{entries}</dl></body></html>'
