@@ -26,6 +26,7 @@ from k2.store import Store
 from k2.wire import open_reader
 
 STARTS_WITHIN = 30.0
+FOUND_WITHIN = 20.0  # who has the folder open says where it answers, or lets go
 IDLE_S = 60.0
 _LOOK_S = 2.0
 _PLATFORM = ("loader", "sim")  # where one of them runs, the store is theirs to start
@@ -103,7 +104,7 @@ class Folder:
 
     def _find(self) -> str:
         self._end()
-        deadline = time.monotonic() + STARTS_WITHIN
+        deadline = time.monotonic() + FOUND_WITHIN
         while True:
             words = read_status(self._config.run_dir)
             for name in ("store", "reader"):

@@ -19,8 +19,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CHUNK = 1 << 18
 # Every request here only reads, so it may be sent again as long as no answer has begun. A status is an answer.
 _AGAIN = urllib3.Retry(
-    total=3, connect=3, read=2, status=0, redirect=0, other=0, backoff_factor=0.1, allowed_methods=None
-)
+    total=3, connect=3, read=2, status=0, redirect=0, other=0, backoff_factor=0.1, allowed_methods=None,
+    respect_retry_after_header=False,
+)  # fmt: skip
 
 
 class Api:

@@ -60,6 +60,11 @@ class _Document(msgspec.Struct):
     remedy: str = ""
 
 
+def kind_of(status: int) -> type[K2Error]:
+    """What an HTTP status means."""
+    return _KINDS.get(status) or (InvalidQuestion if 400 <= status < 500 else Unavailable)
+
+
 def of_status(status: int, body: bytes, where: str, headers: Mapping[str, str] | None = None) -> K2Error:
     """The error that an answer stands for; `body` is a problem document, or whatever a stranger in between says."""
     try:
@@ -72,5 +77,4 @@ def of_status(status: int, body: bytes, where: str, headers: Mapping[str, str] |
         extra.pop(known, None)
     if retry := (headers or {}).get("Retry-After"):
         extra.setdefault("retry_after", retry)
-    kind = _KINDS.get(status) or (InvalidQuestion if 400 <= status < 500 else Unavailable)
-    return kind(document.title or f"HTTP status {status}", document.detail, document.remedy, status, extra)
+    return kind_of(status)(document.title or f"HTTP status {status}", document.detail, document.remedy, status, extra)

@@ -137,14 +137,16 @@ class Result:
         return rows, f"{self.name}: the first {len(rows)} of many rows x {len(self.columns)} columns"
 
     def _look_ahead(self) -> None:
-        """Read until a preview is full; where that was all, keep it as the table."""
+        """Read a batch past a full preview; where there was none, keep what came as the table."""
+        if len(self._early) > 1:
+            return
         stream = self._stream = self._stream or self._ask()
         seen = sum(batch.num_rows for batch in self._early)
         for batch in stream:
             self._early.append(batch)
-            seen += batch.num_rows
             if seen > _SHOWN:
                 return
+            seen += batch.num_rows
         self._table = pa.Table.from_batches(self._early, self.schema)
         self._stream, self._early = None, []
 

@@ -1,6 +1,7 @@
 """The Arrow types that answers have: the same from the API and from the store."""
 
 from collections.abc import Iterable
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -114,4 +115,5 @@ def _moment(ns: int | None) -> str:
 def _number(text: str | None) -> str:
     if text is None:
         return ""
-    return text.rstrip("0").rstrip(".") if "." in text and "E" not in text.upper() else text
+    plain = format(Decimal(text), "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from threading import Event
 from typing import Any, Generic, Literal, TypeVar
 
@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 from k2.client import messages
-from k2.client.errors import K2Error, TooSlow, Unavailable, of_status
+from k2.client.errors import K2Error, TooSlow, Unavailable, kind_of, of_status
 from k2.client.messages import Candle, Candles, Gap, Gaps, Message, Said, Trade, Trades
 from k2.client.pump import Pump
 from k2.core.pacing import Backoff
@@ -75,13 +75,13 @@ class Stream(Generic[T]):
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         seen = dict(self.positions)  # of what has come; self.positions is of what was given out
-        lost_at, backoff = 0.0, Backoff(0.1, 5.0)
+        lost_at, answered, backoff = 0.0, bool(seen), Backoff(0.1, 5.0)
         async with aiohttp.ClientSession() as session:
             while not self._closed.is_set():
                 try:
                     async with aclosing(self._connection(session, seen)) as connection:
                         async for said in connection:
-                            lost_at = 0.0
+                            lost_at, answered = 0.0, True
                             backoff.reset()
                             for item in self._new(said, seen):
                                 yield item
@@ -89,7 +89,7 @@ class Stream(Generic[T]):
                                 return
                 except Unavailable:
                     lost_at = lost_at or time.monotonic()
-                    if not seen or time.monotonic() - lost_at > self._patience:
+                    if not answered or time.monotonic() - lost_at > self._patience:
                         raise
                 await asyncio.sleep(backoff.next(0.5))
 
@@ -97,7 +97,8 @@ class Stream(Generic[T]):
         """End the iteration, from any thread. Idempotent."""
         self._closed.set()
         if (pump := self._pump) is not None:
-            pump.interrupt()
+            with suppress(RuntimeError):  # it has just ended by itself
+                pump.interrupt()
 
     def __enter__(self) -> "Stream[T]":
         return self
@@ -153,8 +154,7 @@ class Stream(Generic[T]):
                         )
                     said = _decode(frame.data)
                     if isinstance(said, messages.Refused):
-                        kind = Unavailable if said.status >= 500 else K2Error
-                        raise kind(said.title, said.detail, said.remedy, said.status)
+                        raise kind_of(said.status)(said.title, said.detail, said.remedy, said.status)
                     yield said
                     if isinstance(said, messages.Slow):
                         return

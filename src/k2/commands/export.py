@@ -150,7 +150,6 @@ def _summary(
         return
     for file in written:
         click.echo(f"{file['rows']:>14,}  {file['bytes'] / 1e6:>10,.2f} MB  {file['file']}")
+    number = f"{len(written):,} file{'' if len(written) == 1 else 's'}"
     also = f", {len(kept):,} kept as they were" if kept else ""
-    click.echo(
-        f"{rows:,} rows of {what} in {len(written):,} file{'' if len(written) == 1 else 's'}{also}, {size / 1e6:,.2f} MB, {seconds:.1f} s"
-    )
+    click.echo(f"{rows:,} rows of {what} in {number}{also}, {size / 1e6:,.2f} MB, {seconds:.1f} s")

@@ -69,7 +69,7 @@ async def _until_told(config: Config, log: Log) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     def ready(url: str, open_to_all: bool) -> None:
-        metrics.serve(config, "web")
+        metrics.serve(config, "web", address=url)
         note(f"web: listening on {url}")
         if open_to_all:
             note("web: no keys are needed: on this machine's loopback only; `k2 keys create NAME` makes one")
