@@ -1,5 +1,6 @@
 """The frame: hosts and origins, headers, files, the store's absence, clients that go away, and a clean end."""
 
+import ast
 import json
 import re
 import socket
@@ -133,6 +134,7 @@ def test_metrics_tell_of_requests(served: Served) -> None:
         name = f'k2_web_requests_total{{route="/v1/streams-of-nobody",status="{status}"}}'
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
+    served.get("/docs")
     served.get("/v1/streams-of-nobody")
     assert counted(404) == 0  # paths that are not there are counted as one route: nobody can make series
     text = served.get("/metrics").body.decode()
@@ -258,3 +260,12 @@ def test_a_taken_port_is_told(served: Served) -> None:
     failed = WebProcess(served.environ, "--port", str(port))
     assert failed.process.returncode == 1
     assert "another web.port" in "".join(failed.said)
+
+
+def test_every_slug_in_the_code_is_explained() -> None:
+    for file in sorted(WEB.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
+                given = [*node.args[4:5], *(keyword.value for keyword in node.keywords if keyword.arg == "slug")]
+                slugs = [part.value for part in given if isinstance(part, ast.Constant) and part.value]
+                assert set(slugs) <= set(KINDS), f"{file.name}:{node.lineno}"

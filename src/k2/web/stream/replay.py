@@ -85,7 +85,7 @@ async def pages(store: StoreReader, wanted: Wanted, page: int = PAGE) -> AsyncIt
                 cursor=cursor,
             ).query(time.time_ns())
         except AskError as error:
-            raise Problem(400, "Invalid parameter", str(error), error.remedy, "parameter") from None
+            raise Problem(400, "Invalid parameter", str(error), error.remedy, "invalid-parameter") from None
         sql = _SELECT.format(sql=question.sql)
         chunks = store.stream(sql, "JSONEachRow", question.params, {**question.settings, **_SETTINGS})
         async with aclosing(chunks):  # type: ignore[type-var]  # it is a generator
