@@ -5,7 +5,8 @@ OUTFILE, KILL QUERY and DESCRIBE of a file, and its database `default` shows the
 listed here, and in `functions.txt`, is passed on; a kind of node or a function that is not known is refused.
 
 Its `readonly` does not hold inside of subqueries, whose SETTINGS clauses may say anything; and where a table function
-takes the structure of a table as text, defaults in that text are evaluated. So neither is passed on.
+takes the structure of a table as text, defaults in that text are evaluated. So neither is passed on. Nor is what the
+tree does not show: what APPLY is to call, and the conditions of SHOW.
 """
 
 import re
@@ -28,7 +29,7 @@ _NODE_WORDS = """
     SelectWithUnionQuery SelectIntersectExceptQuery SelectQuery ExpressionList Identifier TableIdentifier Function
     Literal Subquery TablesInSelectQuery TablesInSelectQueryElement TableExpression TableJoin ArrayJoin Asterisk
     QualifiedAsterisk ColumnsListMatcher ColumnsRegexpMatcher QualifiedColumnsListMatcher QualifiedColumnsRegexpMatcher
-    ColumnsTransformerList ColumnsApplyTransformer ColumnsExceptTransformer ColumnsReplaceTransformer
+    ColumnsTransformerList ColumnsExceptTransformer ColumnsReplaceTransformer
     ColumnsReplaceTransformerReplacement ColumnsReplaceTransformer::Replacement WindowDefinition WindowListElement
     OrderByElement InterpolateElement Collation SampleRatio WithElement DataType Explain DescribeQuery ShowTables
     ShowColumns ShowIndexes ShowFunctions ShowCreateTableQuery ShowCreateViewQuery ShowCreateDatabaseQuery
@@ -52,6 +53,15 @@ _STRUCTURED = frozenset(("values", "sqlstandardvalues"))  # their first argument
 _NAMING = frozenset(("ShowCreateTableQuery", "ShowCreateViewQuery", "ExistsTableQuery", "ExistsViewQuery", "UseQuery"))
 _SETTING = re.compile(rb"([A-Za-z_]\w*)\s*=\s*(?:'([^'\\]*)'|([\w.+-]+))")
 _SETTINGS = re.compile(rb"\s*SETTINGS\s+(%b(?:\s*,\s*%b)*)\s*" % ((_SETTING.pattern,) * 2), re.IGNORECASE)
+_NAME = rb"(?:\w+|`[^`\\]+`)"
+_SHOW = re.compile(
+    rb"\s*SHOW\s+(?:FULL\s+|EXTENDED\s+|TEMPORARY\s+|CHANGED\s+)*"
+    rb"(?:TABLES|DATABASES|COLUMNS|FIELDS|INDEX|INDEXES|INDICES|KEYS|FUNCTIONS|SETTINGS)"
+    rb"(?:\s+(?:FROM|IN)\s+%b(?:\.%b)?)*"
+    rb"(?:\s+(?:NOT\s+)?I?LIKE\s+'[^'\\]*')?(?:\s+LIMIT\s+\d+)?\s*" % (_NAME, _NAME),
+    re.IGNORECASE,
+)
+_SHOWING = frozenset(("ShowTables", "ShowColumns", "ShowIndexes", "ShowFunctions"))
 _FORMAT = re.compile(r"\w+\Z", re.ASCII)
 _CACHE = 1024
 _SMALL = 4096
@@ -93,7 +103,10 @@ class Readers:
             if key in self._allowed and not ask.params:
                 self._allowed.move_to_end(key)
                 return
-            self._judge(self._tree(statement.head, ask), ask.database, databases)
+            nodes = self._tree(statement.head, ask)
+            self._judge(nodes, ask.database, databases)
+            if any(node.kind in _SHOWING for node in nodes) and not _SHOW.fullmatch(statement.head):
+                raise _denied("SHOW of this, or with more than FROM, LIKE and LIMIT")
             if not ask.params and len(statement.head) <= _SMALL:
                 self._allowed[key] = None
                 if len(self._allowed) > _CACHE:
