@@ -112,3 +112,16 @@ def test_archive(tmp_path):
     assert checks["trades of the log that are not in cold"].ok
     assert checks["frames of the log that are not in cold"].ok
     assert checks["runs with nothing new that failed"].ok
+
+
+@pytest.mark.slow
+def test_serve(tmp_path):
+    results, checks = measure(
+        "serve", tmp_path, seconds=1.0, warm_up=0.5, subscribers=3, rate=100, many=5, load=300, days=1, candles=3,
+        trades=5_000, rounds=1,
+    )  # fmt: skip
+    assert [one["subscribers"] for one in results["stream"]] == [3, 5]
+    assert all(one["latency_ms"]["count"] > 0 for one in results["stream"])
+    assert results["candles"]["crowd_ms"]["count"] == 24
+    counts = ("lost", "did not follow", "cut off", "lacks")
+    assert all(check.ok for name, check in checks.items() if any(word in name for word in counts))

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from k2.ops.bench import Outcome
+from k2.ops.bench import Outcome, serve_questions
 from k2.ops.bench.lab import Lab
 from k2.ops.bench.rig import Rig
 from k2.ops.bench.serve_stream import Crowd, measure
@@ -22,6 +22,10 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate: Annotated[int, Meta(description="Trades a second for the latency.")] = 500
     many: Annotated[int, Meta(description="Subscribers under load.")] = 200
     load: Annotated[int, Meta(description="Trades a second under load.")] = 5_000
+    days: Annotated[int, Meta(description="Days of candles that the store holds.")] = 7
+    candles: Annotated[int, Meta(description="Questions for a day's candles that each client asks a turn.")] = 100
+    trades: Annotated[int, Meta(description="Trades of the answer in Arrow.")] = 1_000_000
+    rounds: Annotated[int, Meta(description="Turns of the questions.")] = 5
 
 
 def run(lab: Lab, parameters: Parameters) -> Outcome:
@@ -32,6 +36,8 @@ def run(lab: Lab, parameters: Parameters) -> Outcome:
     )
     with Rig(lab, "serve", 0) as rig:
         found = [measure(lab, rig, crowd, parameters.seconds, parameters.warm_up) for crowd in crowds]
-    checks = [check for one in found for check in one.checks]
-    pictures = [one.picture for one in found]
-    return Outcome({"stream": [one.results for one in found], **lab.place()}, checks, pictures)
+    asked = serve_questions.measure(lab, parameters.days, parameters.candles, parameters.trades, parameters.rounds)
+    checks = [*(check for one in found for check in one.checks), *asked.checks]
+    pictures = [*(one.picture for one in found), *asked.pictures]
+    results = {"stream": [one.results for one in found], **asked.results, **lab.place()}
+    return Outcome(results, checks, pictures)

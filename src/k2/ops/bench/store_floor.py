@@ -3,7 +3,7 @@
 Each line it hears is a job, `{"sql": ..., "times": n, "pause_ms": p, "rows": r, "start": s}`; each line it says tells
 how long every run took, and the last answer: `{"seconds": [...], "answer": ...}`. With `rows`, the statement is an
 INSERT and so many trades are its data, in JSONEachRow, made before they are timed, ids going on from run to run, from
-trade number `start` on. `{"migrate": true}` gives it K2's own schema.
+trade number `start` on; `fmt` is the format of an answer. `{"migrate": true}` gives it K2's own schema.
 """
 
 import json
@@ -33,7 +33,15 @@ class Floor:
         self.connection: Any = chdb.connect(folder)
         self.connection.query(LEAN)
 
-    def job(self, sql: str, times: int = 1, pause_ms: float = 0.0, rows: int = 0, start: int = 0) -> dict[str, Any]:
+    def job(
+        self,
+        sql: str,
+        times: int = 1,
+        pause_ms: float = 0.0,
+        rows: int = 0,
+        start: int = 0,
+        fmt: str = "TabSeparated",
+    ) -> dict[str, Any]:
         """Run a statement so many times."""
         seconds: list[float] = []
         answer = ""
@@ -43,10 +51,10 @@ class Floor:
             if rows:
                 self.put(sql, data)
             else:
-                found = self.connection.query(sql, "TabSeparated").bytes()
+                found = self.connection.query(sql, fmt).bytes()
             seconds.append(time.perf_counter() - began)
             if not rows:
-                answer = found[:100].decode().strip()
+                answer = found[:100].decode("utf-8", "replace").strip()
             if pause_ms:
                 time.sleep(pause_ms / 1e3)
         return {"seconds": seconds, "answer": answer}
