@@ -2,12 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2.config import Config
 from k2.log import Log
 from k2.web.keys import Keys
 from k2.web.store import StoreReader
+
+if TYPE_CHECKING:
+    from k2.web.stream.hub import Hub
 
 
 @dataclass
@@ -20,5 +23,5 @@ class Parts:
     log: Log | None
     look: Callable[[], Awaitable[Mapping[str, Any]]]
     keys: Keys
-    hub: Any
+    hub: "Hub"
     started: float
