@@ -56,8 +56,8 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """All files but those that say who reads."""
-    own = {folder / "run" / "reader.json", folder / "store" / "k2.lock"}
+    """All files but those that say who has it open."""
+    own = {folder / "run" / "reader.json", folder / "store" / "k2.lock", folder / "store" / "status"}
     return {str(p): hashlib.md5(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file() and p not in own}
 
 

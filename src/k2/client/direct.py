@@ -69,7 +69,9 @@ class Direct:
     def grouped(self, query: Query, by: str) -> list[tuple[Any, ...]]:
         """The values of `by`, and how many of the query's rows have them, in their order."""
         sql = f"SELECT {by}, count() AS rows FROM ({query.sql}) GROUP BY ALL ORDER BY ALL"
-        answer = self._batches(_with_settings(query._replace(sql=sql)), query.params, named=False)
+        settings = {name: value for name, value in query.settings.items() if not name.startswith("output_format_")}
+        counted = _with_settings(query._replace(sql=sql, settings=settings))
+        answer = self._batches(counted, query.params, named=False)
         return [tuple(row.values()) for batch in answer for row in batch.to_pylist()]
 
     def query(self, path: str, params: Params) -> Query:
