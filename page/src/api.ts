@@ -24,7 +24,8 @@ export function address(path: string, params: Params = {}): string {
 
 export async function get<T>(path: string, params: Params = {}, signal?: AbortSignal): Promise<T> {
   const headers: Record<string, string> = { Accept: "application/json" };
-  if (key.value) headers["X-API-Key"] = key.value;
+  const used = key.value;
+  if (used) headers["X-API-Key"] = used;
   let answer: Response;
   try {
     answer = await fetch(address(path, params), { headers, signal: signal ?? null });
@@ -35,7 +36,7 @@ export async function get<T>(path: string, params: Params = {}, signal?: AbortSi
   if (answer.ok) return (await answer.json()) as T;
   const told = (await answer.json().catch(() => ({}))) as Partial<Problem>;
   const problem = new Problem(answer.status, told.title ?? answer.statusText, told.detail ?? "", told.remedy ?? "");
-  if (answer.status === 401) keyWanted.value = problem.detail || problem.title;
+  if (answer.status === 401 && key.value === used) keyWanted.value = problem.detail || problem.title;
   throw problem;
 }
 

@@ -98,7 +98,7 @@ function Tab({ name, index, current }: { name: View; index: number; current: boo
     <a href={`/${name}`} aria-current={current ? "page" : undefined} onClick={follow(name)}>
       <Icon />
       {title(name)}
-      {alert && <span class="alert" role="img" aria-label="something stands" />}
+      {alert && <span class={`alert ${worries.value[0]?.state ?? ""}`} role="img" aria-label={worries.value[0]?.state === "stopped" ? "something stands" : "something is slow"} />}
       <kbd aria-hidden="true">{index}</kbd>
     </a>
   );
@@ -124,7 +124,7 @@ function Connection({ failing }: { failing: boolean }) {
     );
   return (
     <span class="link" role="status" aria-live="off" title="Trades a second, all venues">
-      <i class={`dot ${worries.value.length ? "warn" : "ok"}`} />
+      <i class={`dot ${worries.value[0]?.state === "stopped" ? "bad" : worries.value.length ? "warn" : "ok"}`} />
       <b>{rate(total)}</b> trades/s
     </span>
   );
@@ -166,6 +166,13 @@ function Help({ close }: { close: () => void }) {
           </>
         ))}
       </dl>
+      <p class="foot">
+        <a href="/docs">The API</a>
+        <a href="/THIRD_PARTY_LICENCES.txt">Licences</a>
+        <a href="https://www.tradingview.com/" target="_blank" rel="noopener noreferrer">
+          Charts: TradingView Lightweight Charts™
+        </a>
+      </p>
     </Dialog>
   );
 }

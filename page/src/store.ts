@@ -5,7 +5,7 @@ export const VIEWS = ["market", "pipeline", "integrity", "archive", "log"] as co
 export type View = (typeof VIEWS)[number];
 export type Theme = "system" | "dark" | "light";
 
-function stored<T extends string>(storage: Storage, name: string, fallback: T): T {
+export function stored<T extends string>(storage: Storage, name: string, fallback: T): T {
   try {
     return (storage.getItem(name) as T | null) ?? fallback;
   } catch {
@@ -13,7 +13,7 @@ function stored<T extends string>(storage: Storage, name: string, fallback: T): 
   }
 }
 
-function keep(storage: Storage, name: string, value: string): void {
+export function keep(storage: Storage, name: string, value: string): void {
   try {
     if (value) storage.setItem(name, value);
     else storage.removeItem(name);

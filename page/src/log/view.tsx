@@ -48,13 +48,20 @@ export function Log() {
   );
 }
 
+const PREFIX = "market.crypto.";
+
 function StreamRow({ stream, chosen, choose }: { stream: StreamState; chosen: boolean; choose: () => void }) {
   const of = (consumer: string): Consumer | undefined => stream.consumers.find((one) => one.consumer === consumer);
   const others = stream.consumers.filter((one) => one.consumer !== "loader" && one.consumer !== "archiver");
   return (
     <Row chosen={chosen} choose={choose}>
       <td data-venue={stream.exchange}>
-        <span class="venue mono">{stream.stream}</span>
+        <span class="venue mono" title={stream.stream}>
+          <span>
+            {stream.stream.startsWith(PREFIX) && <span class="prefix">{PREFIX}</span>}
+            {stream.stream.replace(PREFIX, "")}
+          </span>
+        </span>
       </td>
       <td class="n">{stream.partitions}</td>
       <td class="n">{count(stream.start)}</td>

@@ -19,6 +19,8 @@ import { Empty, Skeleton } from "../ui/parts";
 import { SECONDS, type Interval } from "./choice";
 
 const PAGE = 500;
+/** Candles have been drawn: what is less urgent may be asked for now. */
+export const charted = signal(false);
 
 export function Chart({ row, interval }: { row: SymbolRow; interval: Interval }) {
   const box = useRef<HTMLDivElement>(null);
@@ -154,7 +156,8 @@ class Model {
       this.merge((await this.ask("now")).data);
       this.problem.value = null;
       if (!this.loaded.value) this.chart.timeScale().scrollToRealTime();
-      if (!this.loaded.value) performance.mark("k2-candles");
+      if (!charted.value) performance.mark("k2-candles");
+      charted.value = true;
       this.loaded.value = true;
     } catch (error) {
       if (this.abort.signal.aborted) return;

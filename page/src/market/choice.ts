@@ -2,7 +2,10 @@
 import { computed, signal } from "@preact/signals";
 import { note, query } from "../router";
 import type { SymbolRow } from "../types";
+import { keep, stored } from "../store";
 import { name } from "./prices";
+
+const remembered = stored(localStorage, "k2.symbol", "");
 
 export const INTERVALS = ["1m", "5m", "15m", "30m", "1h", "1d"] as const;
 export type Interval = (typeof INTERVALS)[number];
@@ -34,7 +37,7 @@ export const bases = computed<Base[]>(() => {
 
 /** "exchange:symbol" as the address says (its candles need not wait for the list), else the first symbol there is. */
 export const chosen = computed<SymbolRow | null>(() => {
-  const wanted = query.value.get("symbol");
+  const wanted = query.value.get("symbol") ?? remembered;
   const [exchange, symbol] = wanted?.split(":") ?? [];
   const unlisted = exchange && symbol && !symbols.value.length ? { exchange, symbol, native_symbol: "", last_trade_ts: "" } : null;
   return symbols.value.find((row) => name(row) === wanted) ?? bases.value[0]?.rows[0] ?? unlisted;
@@ -45,5 +48,8 @@ export const interval = computed<Interval>(() => {
   return INTERVALS.includes(wanted) ? wanted : "1m";
 });
 
-export const choose = (row: SymbolRow): void => note({ symbol: name(row) });
+export function choose(row: SymbolRow): void {
+  note({ symbol: name(row) });
+  keep(localStorage, "k2.symbol", name(row));
+}
 export const chooseInterval = (wanted: Interval): void => note({ interval: wanted === "1m" ? "" : wanted });

@@ -45,6 +45,7 @@ export function Picker({ asked }: { asked: Asked<Rows<SymbolRow>> }) {
             }
             if (event.key === "Enter" && first) {
               choose(first);
+              search.value = "";
               event.currentTarget.blur();
             }
           }}

@@ -8,8 +8,12 @@ import { base } from "./choice";
 import { drawn, tape, written, type TapeTrade } from "./prices";
 
 const ROW = 22;
+const MOST = 11;
 const SCOPES = ["symbol", "asset", "all"] as const;
 type Scope = (typeof SCOPES)[number];
+
+/** Decimals that do not fit are left out, never digits before them; the title has them all. */
+const fitting = (text: string): string => (text.length > MOST && text.includes(".") ? text.slice(0, Math.max(MOST, text.indexOf(".") + 2)) + "…" : text);
 
 export function TapePanel({ row }: { row: SymbolRow | null }) {
   const scope = useSignal<Scope>("asset");
@@ -76,12 +80,12 @@ export function TapePanel({ row }: { row: SymbolRow | null }) {
         <div class="tapelong" style={{ height: `${trades.length * ROW}px` }}>
           <div style={{ transform: `translateY(${from * ROW}px)` }}>
             {shown.map((trade) => (
-              <div key={`${trade.exchange}${trade.symbol}${trade.trade_id}`} class="taperow" data-venue={trade.exchange} title={`${trade.exchange} ${trade.symbol} #${trade.trade_id}, taker ${trade.side}${trade.source === "backfill" ? ", fetched later" : ""}`}>
+              <div key={`${trade.exchange}${trade.symbol}${trade.trade_id}`} class="taperow" data-venue={trade.exchange} title={`${trade.exchange} ${trade.symbol} #${trade.trade_id}, ${trade.quantity} at ${trade.price}, taker ${trade.side}${trade.source === "backfill" ? ", fetched later" : ""}`}>
                 <span class="faint venue">{clock(trade.at, true)}</span>
                 <span class={trade.side === "buy" ? "up" : "down"}>{written(trade, trade.price)}</span>
                 <span>
                   {scope.value === "all" && <i>{base(trade)}</i>}
-                  {decimal(trade.quantity)}
+                  {fitting(decimal(trade.quantity))}
                 </span>
               </div>
             ))}

@@ -1,6 +1,6 @@
 /** Where the nodes of the drawing stand and which edges join them: the way of a trade, a lane for each venue. */
 import type { Edge, Process, State, Status, StreamState, VenueStatus } from "../types";
-import { ago, bytes, count, latency, span } from "../format";
+import { ago, bytes, count, latency, plural, span } from "../format";
 
 export interface Node {
   id: string;
@@ -74,13 +74,13 @@ export function plan(status: Status, streams: StreamState[], nowS: number): Plan
       lines: [venue.connected ? "connected" : venue.silent ? "no word of it" : "not connected", venue.silent ? "" : venue.last_trade ? `trade ${ago(venue.last_trade * 1000, nowS * 1000)}` : "no trade yet"],
     }); // prettier-ignore
     const queue = process(feed)?.queue;
-    node(`feed ${name}`, "feed", 1, lane, feed, [queue ? `${count(queue)} in queue` : venue.gaps_open ? `${count(venue.gaps_open)} gaps open` : `up ${span(process(feed)?.up ?? 0)}`], name);
+    node(`feed ${name}`, "feed", 1, lane, feed, [queue ? `${count(queue)} in queue` : venue.gaps_open ? `${plural(venue.gaps_open, "gap")} open` : `up ${span(process(feed)?.up ?? 0)}`], name);
     nodes.push({
       id: `log ${name}`, service: "", title: "log", stage: 2, lane, venue: name, state: "ok",
       lines: stream ? [`offset ${count(stream.end)}`, bytes(stream.bytes)] : ["no stream yet"],
     }); // prettier-ignore
     const alive = venue.connected && process(feed)?.answers === true;
-    link(`exchange ${name}`, `feed ${name}`, undefined, { ...stage(venue, "exchange_to_receive"), rate: venue.rate, state: alive ? "ok" : "stopped", reason: alive ? "" : process(feed)?.answers ? `${name} is not connected` : `${feed} ${process(feed) ? "does not answer" : "does not run"}` });
+    link(`exchange ${name}`, `feed ${name}`, undefined, { ...stage(venue, "exchange_to_receive"), rate: venue.silent ? null : venue.rate, state: alive ? "ok" : "stopped", reason: alive ? "" : process(feed)?.answers ? `${name} is not connected` : `${feed} ${process(feed) ? "does not answer" : "does not run"}` });
     const logged = edge("feed", "log");
     link(`feed ${name}`, `log ${name}`, undefined, { ...stage(venue, "decoded_to_durable"), rate: stream?.rate ?? venue.rate, state: alive ? (logged?.state === "slow" && process(feed)?.queue ? "slow" : "ok") : "stopped" });
     const loader = stream?.consumers.find((one) => one.consumer === "loader");
