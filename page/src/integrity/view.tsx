@@ -1,10 +1,9 @@
 /** Integrity: which trades are there, which are not, what was done about it, and the proofs of closed days. */
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { address, useAsk, type Rows } from "../api";
-import { ago, clock, count, day, millis, moment, percent, plural, span } from "../format";
+import { clock, count, day, millis, moment, percent, plural, span } from "../format";
 import { moving, useKeys } from "../keys";
 import { take, want } from "../live";
-import { now } from "../store";
 import type { Gap, HourRow, Proof } from "../types";
 import { Answered, Empty, Panel, Ranges, Row, Segments, Tag, Venue } from "../ui/parts";
 import { grid, HOUR, share, type Cell } from "./grid";
@@ -280,13 +279,12 @@ function Proofs({ proofs, asked }: { proofs: Proof[]; asked: { waiting: boolean;
               <th scope="col" class="n">Trades</th>
               <th scope="col">Missing</th>
               <th scope="col">SHA-256</th>
-              <th scope="col">Sealed</th>
             </tr>
           </thead>
           <tbody>
             {proofs.map((proof) => (
               <tr key={`${proof.exchange}${proof.symbol}${proof.epoch}${proof.day}${proof.revision}`}>
-                <td>{proof.day.slice(0, 10)}</td>
+                <td title={`sealed ${moment(millis(proof.sealed_at))} UTC, revision ${proof.revision}`}>{proof.day.slice(0, 10)}</td>
                 <td data-venue={proof.exchange}>
                   <span class="venue">{proof.symbol}</span>
                 </td>
@@ -295,7 +293,6 @@ function Proofs({ proofs, asked }: { proofs: Proof[]; asked: { waiting: boolean;
                 <td class="mono faint" title={proof.content_hash}>
                   {proof.content_hash.slice(0, 10)}
                 </td>
-                <td>{ago(millis(proof.sealed_at), now.value)}</td>
               </tr>
             ))}
           </tbody>
