@@ -70,6 +70,11 @@ class Candles(Question, frozen=True, kw_only=True):
     def query(self, now_ns: int, as_of_ms: int | None = None) -> Query:
         return self._query(now_ns, as_of_ms, settled=False)
 
+    def scope(self, now_ns: int) -> tuple[int | None, int | None]:
+        """The times (s) between which windows of the page begin."""
+        cursor = self.resume(*_KINDS)
+        return self._windows(*bounds(self.from_, self.to, now_ns, cursor), cursor)
+
     def settled(self, now_ns: int) -> Query:
         """For whoever knows that the tail holds nothing in the range, and did not when it was looked at last."""
         return self._query(now_ns, None, settled=True)

@@ -1,10 +1,12 @@
 """`/v1/trades`, `/v1/candles/{interval}` and what there is to know of them: symbols, gaps, completeness, proofs."""
 
 import asyncio
+import hashlib
 import time
 from typing import Annotated, Any
 
 import msgspec
+from aiohttp import web
 from msgspec import Meta
 
 from k2.ask import AskError, Query
@@ -18,10 +20,12 @@ from k2.config import EXCHANGES
 from k2.store import StoreError, as_of
 from k2.tier import TierError, heads
 from k2.web import negotiate
-from k2.web.answer import NextCursor, Table
+from k2.web.answer import Answer, NextCursor, Plain, Raw, Table
+from k2.web.candles import MOST, book
 from k2.web.parts import Parts
 from k2.web.problems import Problem
 from k2.web.route import Call, Nothing, Route
+from k2.web.send import matches
 from k2.web.validators import closed, validator
 
 _Decimal = Annotated[str, Meta(description="A decimal number, exact.", examples=["64250.11"])]
@@ -148,8 +152,20 @@ async def _trades(call: Call[Trades]) -> Table:
     return await _of_time(call, call.params, call.params.as_of)
 
 
-async def _candles(call: Call[Candles]) -> Table:
-    return await _of_time(call, call.params, call.params.as_of)
+async def _candles(call: Call[Candles]) -> Answer:
+    question = call.params
+    if question.as_of or not 0 < question.limit <= MOST or not _json(call):
+        return await _of_time(call, question, question.as_of)
+    now = time.time_ns()
+    _query(call, question, now)
+    page = await book(call.parts.store).page(question, now)
+    if not closed(page.query, now):
+        return Plain(msgspec.Raw(page.body))
+    digest = hashlib.blake2b(page.body, digest_size=12).hexdigest()
+    headers = {"ETag": f'W/"{digest}"', "Cache-Control": "private, no-cache"}
+    if matches(call.request.headers.get("If-None-Match", ""), digest):
+        return Raw(web.Response(status=304, headers=headers))
+    return Plain(msgspec.Raw(page.body), headers)
 
 
 async def _gaps(call: Call[Gaps]) -> Table:
