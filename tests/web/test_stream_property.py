@@ -195,7 +195,7 @@ async def _resume(log: MemoryLog, hub: Hub, clients: list[tuple[Client, dict[str
             assert trades(kept) + trades(again.messages) == trades(whole)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(_plan)
 def test_a_subscriber_gets_exactly_the_log_from_its_start(plan: Plan) -> None:
     log = MemoryLog()

@@ -90,8 +90,9 @@ def test_history_then_live_as_they_stand_in_the_log(served: Served) -> None:
             served.trades.extend(new)
             await s.hear(lambda m: m.get("next", 0) >= accepted["positions"][COINBASE] + 7)
             assert s.trades() == wire(served, "coinbase", "BTC-USD") + wire(served, "coinbase", "NEW-USD")
-            assert {m["live"] for m in s.messages if m["type"] == "trades" and m["next"] <= 500} == {False}
-            assert s.messages[-1]["live"] is True
+            live_from = accepted["positions"][COINBASE]
+            assert [m["live"] for m in s.messages[1:]] == [m["offset"] >= live_from for m in s.messages[1:]]
+            assert (s.messages[1]["live"], s.messages[-1]["live"]) == (False, True)
 
     play(scenario())
 

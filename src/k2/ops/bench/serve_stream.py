@@ -3,9 +3,12 @@
 import time
 from typing import Any, NamedTuple
 
+from k2.config import EXCHANGES
+from k2.core.codec import decode_trade, trades_stream
 from k2.ops.bench import Picture
 from k2.ops.bench.lab import Lab
 from k2.ops.bench.rig import Ids, Rig, truth
+from k2.ops.bench.samples import spread
 from k2.ops.report import Check, at_most, equal
 
 LATENCY_TARGET_MS = 15.0
@@ -32,6 +35,7 @@ def measure(lab: Lab, rig: Rig, crowd: Crowd, seconds: float, warm_up: float) ->
     partner = lab.partner("k2.ops.bench.serve_subscribers", url, str(crowd.subscribers), config=rig.config)
     partner.hear(60)
     earlier = _markets(rig)
+    begins = {stream: rig.log.bounds(stream)[1] for stream in map(trades_stream, EXCHANGES)}
     rig.rate(crowd.rate)
     time.sleep(warm_up)
     since, cpu = time.time_ns(), {name: process.cpu() for name, process in rig.processes.items()}
@@ -45,6 +49,7 @@ def measure(lab: Lab, rig: Rig, crowd: Crowd, seconds: float, warm_up: float) ->
     partner.tell({"since": since, "before": before, "stop": sum(tally.number for tally in made.values())})
     heard = partner.hear(120)
     lab.stop(partner)
+    durable = _durable(rig, begins, since, before)
     lost = sum(_lost(made, tally) * number for tally, number in heard.pop("tallies"))
     results = {
         "subscribers": crowd.subscribers,
@@ -53,9 +58,23 @@ def measure(lab: Lab, rig: Rig, crowd: Crowd, seconds: float, warm_up: float) ->
         "lost_or_twice": lost,
         "cores": {name: round(taken / seconds, 3) for name, taken in used.items()},
         "web_rss_mb": round(rig.processes["web"].memory().rss / 1e6, 1),
+        "durable_ms": spread(durable, 1e-6),
         **heard,
     }
     return Found(results, _checks(crowd, results), _picture(results))
+
+
+def _durable(rig: Rig, begins: dict[str, int], since: int, before: int) -> list[int]:
+    """How long it took from the receipt of each trade in the window until its commit to the log began, in ns."""
+    found = []
+    for stream, begin in begins.items():
+        offset = begin
+        while batches := rig.log.read(stream, offset):
+            for batch in batches:
+                times = (decode_trade(value).recv_ts for value in batch.values)
+                found += [batch.append_ts - at for at in times if since <= at < before]
+            offset = batches[-1].end
+    return found
 
 
 class Tally(NamedTuple):
@@ -100,9 +119,8 @@ def _checks(crowd: Crowd, results: dict[str, Any]) -> list[Check]:
 
 def _picture(results: dict[str, Any]) -> Picture:
     columns = ("", "p50", "p90", "p99", "p99.9", "max")
-    rows: list[list[Any]] = [
-        ["receive → subscriber, ms", *(results["latency_ms"].get(column) for column in columns[1:])]
-    ]
+    stages = (("receive → log, ms", "durable_ms"), ("receive → subscriber, ms", "latency_ms"))
+    rows = [[title, *(results[key].get(column) for column in columns[1:])] for title, key in stages]
     cores = ", ".join(f"{name} {share:.0%}" for name, share in results["cores"].items())
     title = (
         f"{results['subscribers']} subscribers at {results['rate']:,} trades/s: {results['trades']:,} trades in"

@@ -36,7 +36,8 @@ Rows: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[list[tuple[Any, .
 _log = logging.getLogger("k2.web")
 
 _EVERY_S = 0.4  # between two updates of a candle, at least
-_SHARE = 5  # asking may take one of so many parts of the time
+_SHARE = 5  # asking may take one of so many parts of the time ...
+_LONGEST_S = 2.0  # ... but so long a pause is enough
 _LOOK_S = 0.5  # between two looks at what has become final
 _GRACE_S = 1.0  # after a window's end, for trades that are on their way
 _RETRY_S = 1.0
@@ -175,9 +176,11 @@ class CandleChannel:
             except (StoreError, LogError) as error:
                 self._tell_failure(error)
                 await asyncio.sleep(_RETRY_S)
-            await asyncio.sleep(max(_EVERY_S, (self._hub.clock() - begun) * (_SHARE - 1)))
+            pause = (self._hub.clock() - begun) * (_SHARE - 1)
+            await asyncio.sleep(min(max(_EVERY_S, pause), _LONGEST_S))
+            busy = self._open or self._waiting or self._asked or self._new
             try:
-                async with asyncio.timeout(_LOOK_S if self._open or self._waiting else None):
+                async with asyncio.timeout(_LOOK_S if busy else None):
                     await self._awake.wait()
             except TimeoutError:
                 pass
@@ -198,12 +201,13 @@ class CandleChannel:
         """Ask for what was touched, and tell what has changed."""
         committed = await self._hub.run(partial(self._hub.log.committed, "loader"))
         now = time.time()
-        new, self._new = self._new, []
-        firsts = {subscription: await self._first_windows(subscription, int(now)) for subscription in new}
         self._settle(committed)
+        new, self._new = self._new, []
         changed, self._changed = self._changed, set()
-        asked, self._asked = self._asked, set()
+        asked: set[Span] = set()
         try:
+            firsts = {subscription: await self._first_windows(subscription, int(now)) for subscription in new}
+            asked, self._asked = self._asked, set()
             await self._answer(asked, changed.union(*firsts.values()))
         except StoreError:
             self._asked |= asked
@@ -217,7 +221,7 @@ class CandleChannel:
         self._send()
 
     async def _first_windows(self, subscription: Subscription, now: int) -> list[Window]:
-        """The current windows of a new subscription; they are asked for, whatever is kept."""
+        """The current windows of a new subscription; what is not kept of them is asked for."""
         selection = subscription.selection
         markets = {Market(*pair) for pair in selection.pairs}
         if selection.whole:
