@@ -19,6 +19,7 @@ import k2
 from k2.cli import main
 from k2.client import AccessDenied, Client, InvalidQuestion, K2Error, TooManyRequests, Unavailable
 from k2.client.api import Api
+from k2.metrics import write_status
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.apache.arrow.stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -168,3 +169,40 @@ def test_import_is_light_and_typed() -> None:
     assert told.stdout.strip() == "[]"
     assert (Path(k2.__file__).parent / "py.typed").exists()
     assert "Raises" in (k2.connect.__doc__ or "")
+
+
+@pytest.fixture
+def web_of_folder(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Says where the `k2 web` of the served folder answers."""
+    for name, value in served.environ.items():
+        monkeypatch.setenv(name, value)
+    yield lambda url: write_status(served.config, "web", 0, address=url)
+    (served.config.run_dir / "web.json").unlink()
+
+
+def test_a_folder_is_asked_through_its_web(served: Served, web_of_folder: Callable[[str], None]) -> None:
+    web_of_folder(served.url)
+    with k2.connect() as client:
+        assert repr(client) == f"k2.Client({served.url})"
+        assert len(client.trades(limit=5)) == 5
+
+
+def test_a_web_that_wants_a_key_is_passed_by(
+    served: Served, web_of_folder: Callable[[str], None], tmp_path: Path
+) -> None:
+    made = CliRunner().invoke(main, ["--data", str(tmp_path), "keys", "create", "other"], env=served.environ)
+    assert made.exit_code == 0
+    web_of_folder(served.another(data=tmp_path).url)
+    with k2.connect() as client:
+        assert repr(client) == f"k2.Client({served.config.data_dir})"
+        assert len(client.trades(limit=5)) == 5
+    with pytest.raises(AccessDenied):
+        k2.connect(key="k2_00000000_wrong")
+
+
+def test_a_web_that_has_gone_is_passed_by(served: Served, web_of_folder: Callable[[str], None]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    web_of_folder(url)
+    with k2.connect() as client:
+        assert len(client.trades(limit=5)) == 5

@@ -76,7 +76,7 @@ class Result:
         return (shape.floats(table) if floats else table).to_pandas()
 
     def to_pylist(self) -> list[dict[str, Any]]:
-        """All rows as dictionaries."""
+        """All rows as dictionaries. Times with nanoseconds become pandas.Timestamp, for which pandas must be there."""
         rows: list[dict[str, Any]] = self.to_arrow().to_pylist()
         return rows
 
