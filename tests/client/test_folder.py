@@ -75,60 +75,40 @@ def test_it_answers_what_was_committed_and_changes_nothing(folder: Path, opened:
         client.trades(as_of="2020-01-01T00:00:00Z")
     with pytest.raises(AccessDenied):
         client.sql("INSERT INTO k2.silver_base SELECT * FROM k2.silver_base")
-    client.close()
+    run._refuse_second(Config(data=str(folder)))  # what `k2 up` does first sends our store away
+    assert not read_status(folder / "run")
     assert contents(folder) == before
-    assert not list(read_status(folder / "run"))
 
 
-def test_two_share_it_and_one_outlives_the_other(opened: Callable[[], Client]) -> None:
+@pytest.mark.slow
+def test_clients_share_it_and_begin_it_again(
+    folder: Path, opened: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = opened(), opened()
     assert len(first.trades(limit=5)) == len(second.trades(limit=5)) == 5
     first.close()  # the store was its own
     assert len(second.trades(limit=5)) == 5
-
-
-def test_a_store_that_dies_is_begun_again(folder: Path, opened: Callable[[], Client]) -> None:
-    client = opened()
     os.kill(int(read_status(folder / "run")["reader"]["pid"]), signal.SIGKILL)
-    assert len(client.trades(limit=5)) == 5
-
-
-def test_it_lets_go_when_nobody_asks(
-    folder: Path, opened: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    assert len(second.trades(limit=5)) == 5
     monkeypatch.setattr(local, "IDLE_S", 0.1)
-    monkeypatch.setattr(local, "_LOOK_S", 0.05)
-    client = opened()
     end = time.monotonic() + 20
     while read_status(folder / "run"):
-        assert time.monotonic() < end, "it holds the folder"
+        assert time.monotonic() < end, "it holds the folder though nobody asks"
         time.sleep(0.02)
-    assert len(client.trades(limit=5)) == 5
+    assert len(second.trades(limit=5)) == 5
 
 
-def test_a_platform_that_starts_sends_it_away(folder: Path, opened: Callable[[], Client]) -> None:
-    client = opened()
-    assert "reader" in read_status(folder / "run")
-    run._refuse_second(Config(data=str(folder)))  # what `k2 up` does first
-    assert not read_status(folder / "run")
-    assert len(client.trades(limit=5)) == 5
-
-
-def test_a_running_store_is_used(folder: Path, opened: Callable[[], Client]) -> None:
+def test_a_running_store_is_used_and_never_pushed_aside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr(local, "FOUND_WITHIN", 0.0)
     running = start(folder)
     client = k2.connect(data=folder)
     assert list(read_status(folder / "run")) == ["store"]
     with pytest.raises(AccessDenied, match="readonly_password"):
         client.trades()  # the tests' store has a password that is configured nowhere
     client.close()
-    assert running.stop() == 0
-
-
-def test_a_folder_of_somebody_unknown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "FOUND_WITHIN", 0.0)
-    running = start(folder)
     word = folder / "run" / "store.json"
-    word.rename(word.with_suffix(".gone"))
+    word.rename(word.with_suffix(".gone"))  # nobody knows where it answers
     with pytest.raises(Unavailable, match=f"already open in process {running.process.pid}"):
         k2.connect(data=folder)
     assert running.stop() == 0

@@ -12,7 +12,7 @@ FILE = Path(__file__).parents[2] / "docs" / "quickstart.ipynb"
 
 
 def test_it_runs_and_draws(served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name, value in {**served.environ, "MPLCONFIGDIR": str(tmp_path), "IPYTHONDIR": str(tmp_path)}.items():
+    for name, value in {**served.environ, "IPYTHONDIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(FILE, as_version=4)
     NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
