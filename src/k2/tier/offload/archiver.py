@@ -128,8 +128,8 @@ class _Filling:
     """One table in one run. One thread writes slices in their order, one commits them in their order.
 
     A slice may be written before the one ahead of it is committed, and is committed only after it: the caller sees to
-    that, and after an error commits no more. Each thread has a handle of the table for itself: PyIceberg's remember what
-    they are asked, and are copied in a commit.
+    that, and after an error commits no more. Each thread has a handle of the table for itself: PyIceberg's remember
+    what they are asked, and are copied in a commit.
     """
 
     def __init__(self, log: Log, catalog: Catalog, cold: ColdTable, table: Table) -> None:
