@@ -4,10 +4,11 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import wraps
 from itertools import islice
 from typing import Any
 
@@ -22,6 +23,14 @@ from k2.client.messages import Trade as StreamTrade
 
 KRAKEN = "kraken:BTC-USD"
 TRADES = "market.crypto.trades.kraken"
+
+
+def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @wraps(test)
+    def run(*fixtures: Any, **named: Any) -> None:
+        asyncio.run(test(*fixtures, **named))
+
+    return run
 
 
 class Proxy:
@@ -113,6 +122,21 @@ def test_messages_carry_positions_and_a_later_stream_goes_on_there(served: Serve
     assert [t.trade_id for t in message.trades] + rows == ids(served)
 
 
+def test_breaking_off_in_the_midst_of_a_message_loses_and_repeats_nothing(served: Served, api: Client) -> None:
+    found: list[Any] = []
+    with api.stream("trades", KRAKEN, "earliest") as stream:
+        for count in (1, 10, len(ids(served)) - 11):
+            for row in stream.rows():
+                found.append(row.trade_id)
+                count -= 1  # noqa: PLW2901
+                if not count:
+                    break
+            assert (TRADES in stream.positions and stream.positions[TRADES] > 0) is (len(found) == len(ids(served)))
+        assert found == ids(served)
+        more(served, 1)
+        assert next(iter(stream)).trades[0].trade_id == found[-1] + 1
+
+
 def test_a_lost_connection_loses_and_repeats_nothing(served: Served) -> None:
     lives = [6_000, 700, 5_000, 150_000, 300_000, 300_001, 270_000, 9_000]
     proxy = Proxy(served.url, lives)
@@ -129,7 +153,7 @@ def test_a_lost_connection_loses_and_repeats_nothing(served: Served) -> None:
         assert [row.trade_id for row in found if row.exchange == name] == ids(served, name)
 
 
-@pytest.mark.anyio
+@in_a_loop
 async def test_async_gives_the_same(served: Served, proxy: Proxy) -> None:
     found: list[int] = []
     async with Client(Api(proxy.url)).stream("trades", KRAKEN, datetime.fromtimestamp(START / 1e9 - 60, UTC)) as stream:
@@ -217,7 +241,7 @@ SUBSCRIBED = {"type": "subscribed", "id": 1, "schema": {}, "start": {TRADES: 5},
 SLOW = {"type": "slow", "id": 1, "positions": {TRADES: 99}}
 
 
-@pytest.mark.anyio
+@in_a_loop
 async def test_a_slow_reader_resumes_where_it_is_and_not_where_the_server_was() -> None:
     async with scripted([SUBSCRIBED, records(5, 2), SLOW], [SUBSCRIBED, records(5, 2), records(7, 2)]) as (url, asked):
         stream = Client(Api(url)).stream("trades", KRAKEN, "earliest")
@@ -231,7 +255,7 @@ async def test_a_slow_reader_resumes_where_it_is_and_not_where_the_server_was() 
     assert asked[1]["start"] == {TRADES: 7}
 
 
-@pytest.mark.anyio
+@in_a_loop
 async def test_a_slow_reader_is_told_where_it_asked_for_that() -> None:
     async with scripted([SUBSCRIBED, records(5, 2), SLOW]) as (url, asked):
         stream = Client(Api(url)).stream("trades", KRAKEN, slow="disconnect")
@@ -242,7 +266,20 @@ async def test_a_slow_reader_is_told_where_it_asked_for_that() -> None:
     assert asked[0]["slow"] == "disconnect"
 
 
-@pytest.mark.anyio
+@in_a_loop
+async def test_conflated_messages_say_what_they_left_out() -> None:
+    async with scripted([SUBSCRIBED, {**records(5, 1), "skipped": 7, "skipped_symbols": {"BTC-USD": 7}}]) as (
+        url,
+        asked,
+    ):
+        async for message in Client(Api(url)).stream("trades", KRAKEN, slow="conflate"):
+            assert isinstance(message, Trades)
+            assert (message.skipped, len(message.trades)) == (7, 1)
+            break
+    assert asked[0]["slow"] == "conflate"
+
+
+@in_a_loop
 async def test_heartbeats_move_positions_over_what_was_not_wanted() -> None:
     beat = {"type": "heartbeat", "id": 1, "ts": 1, "positions": {TRADES: 50}}
     async with scripted([SUBSCRIBED, beat, {"type": "new kind of message"}]) as (url, _):
@@ -253,7 +290,7 @@ async def test_heartbeats_move_positions_over_what_was_not_wanted() -> None:
     assert stream.positions == {TRADES: 50}
 
 
-@pytest.mark.anyio
+@in_a_loop
 async def test_it_gives_up_in_the_end() -> None:
     async with scripted([SUBSCRIBED]) as (url, _):
         stream = Client(Api(url)).stream("trades", KRAKEN, patience=0.2)
@@ -266,7 +303,7 @@ async def test_it_gives_up_in_the_end() -> None:
         next(iter(Client(Api(url)).stream()))
 
 
-@pytest.mark.anyio
+@in_a_loop
 async def test_a_running_loop_is_no_obstacle_to_for(served: Served, api: Client) -> None:
     rows = await asyncio.to_thread(lambda: next(iter(api.stream("trades", KRAKEN, "earliest").rows())))
     assert rows == next(iter(api.stream("trades", KRAKEN, "earliest").rows()))  # as in a notebook's cell

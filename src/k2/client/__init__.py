@@ -24,7 +24,6 @@ from k2.client.result import Result
 from k2.client.source import Source
 
 if TYPE_CHECKING:
-    from k2.client.messages import Message
     from k2.client.stream import Slow, Stream
 
 __all__ = [
@@ -145,7 +144,7 @@ class Client:
         intervals: Interval | Sequence[Interval] = "1m",
         slow: "Slow" = "resume",
         patience: float = 300.0,
-    ) -> "Stream[Message]":
+    ) -> "Stream":
         """The live stream, for `for` and `async for`; `.rows()` gives single trades, candles and gaps.
 
         `symbols`: `BTC-USDT`, `kraken:BTC-USD`, `kraken:*`, `*`. `start`: `now`, `earliest`, a time (history comes
@@ -163,7 +162,7 @@ class Client:
             "intervals": _listed(intervals),
             "start": dict(start) if isinstance(start, Mapping) else moment(start),
         }
-        return Stream(self._source.live, asked, slow, patience, lambda message: (message,))
+        return Stream(self._source.live, asked, slow, patience)
 
     def close(self) -> None:
         """Release connections, and the folder if it was opened. Idempotent."""

@@ -6,11 +6,12 @@ position, so after a lost connection nothing is missing and nothing comes twice.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import aclosing, suppress
 from threading import Event
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import aiohttp
 import msgspec
@@ -24,14 +25,15 @@ from k2.core.pacing import Backoff
 Slow = Literal["resume", "disconnect", "conflate"]
 Where = tuple[str, Mapping[str, str], Any]
 T = TypeVar("T")
+Row: TypeAlias = Trade | Candle | Gap
 
 _decode = msgspec.json.Decoder(Said).decode
 _MESSAGE_BYTES = 64 << 20
 _SILENCE = 60.0  # s; the server sends heartbeats
 
 
-class Stream(Generic[T]):
-    """Messages (or, after `rows()`, single trades, candles and gaps) as they come, until `close`.
+class Stream:
+    """Messages as they come, until `close`; `rows()` gives the single trades, candles and gaps in them.
 
     `positions` (log stream to next offset) says how far the iterating code has come: keep it, and a later stream with
     `start=positions` goes on there. One iteration at a time; a new one goes on where the last stopped.
@@ -39,31 +41,62 @@ class Stream(Generic[T]):
     `slow="disconnect"`.
     """
 
-    def __init__(
-        self,
-        where: Callable[[], Where],
-        asked: Mapping[str, Any],
-        slow: Slow,
-        patience: float,
-        pick: Callable[[Message], Iterable[T]],
-    ) -> None:
+    def __init__(self, where: Callable[[], Where], asked: Mapping[str, Any], slow: Slow, patience: float) -> None:
         self._where = where
         self._asked = dict(asked)
         self._slow = slow
         self._patience = patience
-        self._pick = pick
         self._pump: Pump | None = None
         self._closed = Event()
         start = asked.get("start")
         self.positions: dict[str, int] = dict(start) if isinstance(start, Mapping) else {}
+        self._seen = dict(self.positions)  # of what has come; `positions` is of what was given out
+        self._left: deque[Row] = deque()  # of a message that came, and was given out in part
 
-    def rows(self) -> "Stream[Trade | Candle | Gap]":
+    def rows(self) -> "Rows":
         """The same stream, one trade, candle or gap at a time."""
-        return Stream(self._where, self._asked, self._slow, self._patience, _rows)
+        return Rows(self)
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[Message]:
+        self._begin_again()
+        for message in self._pumped():
+            self.positions = dict(self._seen)
+            yield message
+
+    async def __aiter__(self) -> AsyncGenerator[Message, None]:
+        self._begin_again()
+        async with aclosing(self._messages()) as source:
+            async for message in source:
+                self.positions = dict(self._seen)
+                yield message
+
+    def close(self) -> None:
+        """End the iteration, from any thread. Idempotent."""
+        self._closed.set()
+        if (pump := self._pump) is not None:
+            with suppress(RuntimeError):  # it has just ended by itself
+                pump.interrupt()
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> "Stream":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin_again(self) -> None:
+        """What was given out in part comes again, whole."""
+        self._left.clear()
+        self._seen = dict(self.positions)
+
+    def _pumped(self) -> Iterator[Message]:
         pump = self._pump = Pump()
-        source = self.__aiter__()
+        source = self._messages()
         try:
             while not self._closed.is_set():
                 yield pump.run(_next(source))
@@ -73,18 +106,19 @@ class Stream(Generic[T]):
             self._pump = None
             pump.close(source)
 
-    async def __aiter__(self) -> AsyncGenerator[T, None]:
-        seen = dict(self.positions)  # of what has come; self.positions is of what was given out
-        lost_at, answered, backoff = 0.0, bool(seen), Backoff(0.1, 5.0)
+    async def _messages(self) -> AsyncGenerator[Message, None]:
+        """Every message once, from `_seen` on, which moves before each."""
+        lost_at, answered, backoff = 0.0, bool(self._seen), Backoff(0.1, 5.0)
         async with aiohttp.ClientSession() as session:
             while not self._closed.is_set():
                 try:
-                    async with aclosing(self._connection(session, seen)) as connection:
+                    async with aclosing(self._connection(session)) as connection:
                         async for said in connection:
                             lost_at, answered = 0.0, True
                             backoff.reset()
-                            for item in self._new(said, seen):
-                                yield item
+                            if self._is_new(said) and isinstance(said, Message):
+                                yield said
+                            self.positions = dict(self._seen)
                             if self._closed.is_set():
                                 return
                 except Unavailable:
@@ -93,56 +127,41 @@ class Stream(Generic[T]):
                         raise
                 await asyncio.sleep(backoff.next(0.5))
 
-    def close(self) -> None:
-        """End the iteration, from any thread. Idempotent."""
-        self._closed.set()
-        if (pump := self._pump) is not None:
-            with suppress(RuntimeError):  # it has just ended by itself
-                pump.interrupt()
-
-    def __enter__(self) -> "Stream[T]":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> "Stream[T]":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def _new(self, said: Said, seen: dict[str, int]) -> Iterator[T]:
-        """What a message brings, if it was not there before; `seen` moves on."""
-        if isinstance(said, messages.Slow):
-            if self._slow == "disconnect":
-                raise TooSlow(
-                    "The stream was too slow a reader",
-                    "the server closed it, since it would not hold more for this reader",
-                    'read faster, subscribe to less, or let it resume (slow="resume")',
-                    extra={"positions": dict(self.positions)},
-                )
-            return
+    def _is_new(self, said: Said) -> bool:
+        """Whether it did not come before; `_seen` moves on."""
+        seen = self._seen
         if isinstance(said, Trades | Gaps):
             if said.stream and said.next <= seen.get(said.stream, -1):
-                return
+                return False
             seen[said.stream] = said.next
         elif isinstance(said, messages.Subscribed):
             seen.update({stream: offset for stream, offset in said.start.items() if stream not in seen})
         elif isinstance(said, messages.Heartbeat):
             seen.update({stream: max(at, seen.get(stream, 0)) for stream, at in said.positions.items()})
-        if isinstance(said, Message):
-            items = list(self._pick(said))
-            yield from items[:-1]
-            self.positions = dict(seen)  # the iterating code has the last one, so it has all
-            yield from items[-1:]
-        self.positions = dict(seen)
+        elif isinstance(said, messages.Slow) and self._slow == "disconnect":
+            raise TooSlow(
+                "The stream was too slow a reader",
+                "the server closed it, since it would not hold more for this reader",
+                'read faster, subscribe to less, or let it resume (slow="resume")',
+                extra={"positions": dict(self.positions)},
+            )
+        return True
 
-    async def _connection(self, session: aiohttp.ClientSession, seen: Mapping[str, int]) -> AsyncGenerator[Said, None]:
+    def _unpacked(self, message: Message | None = None) -> Iterator[Row]:
+        """The rows of the message, or those that are left. With the last one the iterating code has it all."""
+        if message is not None:
+            self._left.extend(rows_of(message))
+        while self._left:
+            row = self._left.popleft()
+            if not self._left:
+                self.positions = dict(self._seen)
+            yield row
+
+    async def _connection(self, session: aiohttp.ClientSession) -> AsyncGenerator[Said, None]:
         """What one connection says until it ends. Raises K2Error; Unavailable where another connection may do."""
         url, headers, tls = self._where()
         policy = "conflate" if self._slow == "conflate" else "disconnect"
-        asked = {"op": "subscribe", **self._asked, "slow": policy, **({"start": dict(seen)} if seen else {})}
+        asked = {"op": "subscribe", **self._asked, "slow": policy, **({"start": self._seen} if self._seen else {})}
         try:
             async with session.ws_connect(url, headers=headers, ssl=tls, max_msg_size=_MESSAGE_BYTES) as socket:
                 await socket.send_str(msgspec.json.encode(asked).decode())
@@ -167,6 +186,26 @@ class Stream(Generic[T]):
             raise K2Error("The stream is not understood", f"{url}: {error}", "use the same version of K2") from None
 
 
+class Rows:
+    """A stream's rows; `break` and go on with another iteration: none is lost, none comes twice."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[Row]:
+        yield from self._stream._unpacked()
+        for message in self._stream._pumped():
+            yield from self._stream._unpacked(message)
+
+    async def __aiter__(self) -> AsyncGenerator[Row, None]:
+        for row in self._stream._unpacked():
+            yield row
+        async with aclosing(self._stream._messages()) as source:
+            async for message in source:
+                for row in self._stream._unpacked(message):
+                    yield row
+
+
 async def _next(source: AsyncGenerator[T, None]) -> T:
     return await anext(source)
 
@@ -187,7 +226,8 @@ async def _not_upgraded(
     return of_status(error.status, told, url, error.headers or {})
 
 
-def _rows(message: Message) -> Iterable[Trade | Candle | Gap]:
+def rows_of(message: Message) -> Iterable[Row]:
+    """What is in it."""
     if isinstance(message, Trades):
         return message.trades
     return message.candles if isinstance(message, Candles) else message.gaps
