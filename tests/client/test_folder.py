@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from tests.store.conftest import start
 from tests.store.history import PER_DAY, START, History, trade
 
 import k2
 from k2 import local
+from k2.cli import main
 from k2.client import AccessDenied, Client, InvalidQuestion, K2Error, Unavailable
 from k2.commands import run
 from k2.config import Config
@@ -117,6 +119,9 @@ def test_a_running_store_is_used_and_never_pushed_aside(folder: Path, monkeypatc
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(K2Error, match="k2 demo"):
         k2.connect(data=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    told = CliRunner().invoke(main, ["--data", str(tmp_path / "none"), "store", "--read-only"])
+    assert (told.exit_code, "holds no store" in told.output) == (1, True)
     assert not (tmp_path / "none").exists()
     with pytest.raises(K2Error, match="give one of them"):
         k2.connect("http://127.0.0.1:1", data=tmp_path)

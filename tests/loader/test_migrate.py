@@ -41,6 +41,15 @@ def test_a_new_file_is_applied_once_and_its_statements_in_order(store: Any, tmp_
         migrate.apply(store)
 
 
+def test_whoever_only_reads_wants_the_schema_as_it_is(store: Any, tmp_path: Path) -> None:
+    migrate.require_current(store)
+    number = len(migrate.migrations()) + 1
+    (shipped(tmp_path) / f"{number:04d}_trial.sql").write_text("SELECT 1;\n")
+    migrate.apply(store, tmp_path)
+    with pytest.raises(migrate.MigrationError, match="nothing may be changed while only reading"):
+        migrate.require_current(store)
+
+
 def test_a_changed_file_is_named(store: Any, tmp_path: Path) -> None:
     first = min(shipped(tmp_path).iterdir())
     first.write_text(first.read_text() + "\n-- changed\n")
