@@ -12,7 +12,7 @@ from tests.page.looking import GET_A_BROWSER, launch
 from tests.web.serving import Served, begin
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, an event loop runs in this thread, and other tests want their own
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         found = launch(playwright)

@@ -73,7 +73,7 @@ class Looking:
 
     def clean(self) -> None:
         """Nothing went wrong, and nothing sticks out at the side."""
-        assert self.faults == []
+        assert not self.faults, self.faults
         assert self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
     def colour(self, name: str) -> str:

@@ -177,10 +177,11 @@ def test_what_retention_dropped_is_told_not_left_out() -> None:
         async with Market(QUICK._replace(behind_s=60.0, stall_s=60.0)) as market:
             client = Client(market.hub, takes=0)
             await client.subscribe()
-            for _ in range(40):
+            while not client.connection.full():
                 market.trade(100)
-            await until(client.connection.full)
-            await asyncio.sleep(0.05)
+                await asyncio.sleep(0.002)
+            for _ in range(20):  # which it is not sent
+                market.trade(100)
             market.log.retain(BINANCE, None, 1_000, 0)
             client.take(1 << 30)
             await until(lambda: client.ended is not None)
