@@ -10,7 +10,7 @@ from tests.web.serving import Served
 
 COUNTED = (
     "SELECT symbol, count() AS trades FROM trades WHERE trade_id <= 100 AND exchange = 'binance'"
-    " GROUP BY symbol ORDER BY symbol"
+    " AND symbol IN ('BTC-USDT', 'ETH-USDT') GROUP BY symbol ORDER BY symbol"
 )
 ROWS = [{"symbol": "BTC-USDT", "trades": 100}, {"symbol": "ETH-USDT", "trades": 100}]
 

@@ -180,8 +180,9 @@ def test_what_retention_dropped_is_told_not_left_out() -> None:
             while not client.connection.full():
                 market.trade(100)
                 await asyncio.sleep(0.002)
-            for _ in range(20):  # which it is not sent
+            for _ in range(20):  # which it is not sent, and which are too many to be kept for all
                 market.trade(100)
+            await until(lambda: market.hub.recents[BINANCE].end == market.made)
             market.log.retain(BINANCE, None, 1_000, 0)
             client.take(1 << 30)
             await until(lambda: client.ended is not None)
