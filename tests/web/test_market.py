@@ -20,6 +20,7 @@ from k2.ask.times import format_time
 from k2.config import load
 from k2.core.candle import INTERVALS, Candle, CandleBuilder
 from k2.core.types import Trade
+from k2.web.candles import LOOK_S
 
 MINUTE = 60_000_000_000
 LATER = START + 3_600_000_000_000  # of trades that these tests add
@@ -150,6 +151,7 @@ def test_candles_follow_the_tail(served: Served) -> None:
     where = {"exchange": "binance", "symbol": "ETH-USDT", "from_": str(LATER), "to": str(LATER + 3 * MINUTE)}
     for number in range(20_000, 20_012):
         served.say([trade("binance", "ETH-USDT", number, LATER + number % 3 * MINUTE + number)])
+        time.sleep(LOOK_S)
         own = [t for t in served.trades if t.symbol == "ETH-USDT" and LATER <= t.exchange_ts < LATER + 3 * MINUTE]
         rows = get(served, "/v1/candles/1m", **where)["data"]
         names = ("window_start", "open", "high", "low", "close", "volume", "vwap", "trade_count", "last_trade_id")

@@ -9,6 +9,7 @@ stay a while in what they left. So every trade is seen, and generations tell wha
 """
 
 import asyncio
+import hashlib
 import re
 import time
 from bisect import bisect_left
@@ -39,6 +40,7 @@ class Page(NamedTuple):
     """An answer as JSON, and the question as it was put to what is stored."""
 
     body: bytes
+    digest: str  # of the body
     query: Query
 
 
@@ -53,6 +55,7 @@ class _Remembered:
         self.lines: list[bytes] = []
         self.minutes: dict[Window, Stored] = {}
         self.known: set[Window] = set()
+        self.whole: Page | None = None  # the answer while the tail touches nothing of it
 
     def serves(self, commit: int) -> bool:
         return self.commit == commit and time.monotonic() - self.at < _FOR_S
@@ -79,13 +82,11 @@ class Book:
             if not remembered.serves(commit):
                 await self._read(remembered, query, commit)
             fresh = await self._touched(remembered, parts, SECONDS[question.interval])
-        keys, lines = _page(remembered, fresh, question)
-        following = None
-        if len(lines) == question.limit:
-            start, exchange, symbol = keys[-1]
-            following = query.cursor((format_time(start * SECOND, 0), exchange, symbol))
-        body = b'{"data":[' + b",\n".join(lines) + b'],"next":' + msgspec.json.encode(following) + b"}\n"
-        return Page(body, query)
+            if fresh:
+                return _answer(remembered, fresh, question, query)
+            if remembered.whole is None:
+                remembered.whole = _answer(remembered, {}, question, query)
+            return remembered.whole._replace(query=query)
 
     async def _look(self) -> None:
         """Bring the tail up to date; questions that come at once share a look."""
@@ -117,6 +118,7 @@ class Book:
             lines.reverse()
         remembered.commit, remembered.at = commit, time.monotonic()
         remembered.keys, remembered.lines, remembered.minutes, remembered.known = keys, lines, {}, set()
+        remembered.whole = None
 
     async def _touched(self, remembered: _Remembered, parts: list[Part], width: int) -> dict[Window, bytes]:
         """The windows that the tail touches, merged, as lines of JSON."""
@@ -142,6 +144,16 @@ def _key(line: bytes) -> Window:
     assert found, "a candle's line begins with its key"
     exchange, symbol, start = (msgspec.json.decode(part) for part in (found[1], found[2], b'"%b"' % found[3]))
     return parse_time(start, 0) // SECOND, exchange, symbol
+
+
+def _answer(remembered: _Remembered, fresh: dict[Window, bytes], question: Candles, query: Query) -> Page:
+    keys, lines = _page(remembered, fresh, question)
+    following = None
+    if len(lines) == question.limit:
+        start, exchange, symbol = keys[-1]
+        following = query.cursor((format_time(start * SECOND, 0), exchange, symbol))
+    body = b'{"data":[' + b",\n".join(lines) + b'],"next":' + msgspec.json.encode(following) + b"}\n"
+    return Page(body, hashlib.blake2b(body, digest_size=12).hexdigest(), query)
 
 
 def _page(

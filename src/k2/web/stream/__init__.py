@@ -24,7 +24,7 @@ class Limits(NamedTuple):
     cache_bytes: int = 16 << 20  # of encoded messages, kept for all
     subscriptions: int = 64  # of one connection
     look_s: float = 0.01  # between two looks whether a full buffer has emptied
-    linger_s: tuple[float, float] = (0.003, 0.050)  # shortest and longest time between two looks at the log
+    linger_s: tuple[float, float] = (0.001, 0.050)  # shortest and longest time between two looks at the log
 
 
 def limits(config: WebConfig) -> Limits:

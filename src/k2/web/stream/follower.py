@@ -16,7 +16,7 @@ from k2.web.stream.chunk import Chunk, chunks
 
 LOOK_S = 0.25  # between two looks whether to stop
 _READ_BYTES = 1 << 20  # of one stream at once
-_SHARE = 4  # sending may take one of so many parts of the time
+_SHARE = 1.25  # sending may take one of so many parts of the time
 
 
 class Skipped(NamedTuple):
