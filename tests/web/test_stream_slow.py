@@ -147,6 +147,20 @@ def test_a_slow_reader_of_history_is_not_hurried() -> None:
     play(scenario())
 
 
+def test_a_great_step_of_the_log_is_sent_in_pieces() -> None:
+    async def scenario() -> None:
+        async with Market(QUICK._replace(behind_s=60.0, stall_s=60.0)) as market:
+            client = Client(market.hub, takes=0)
+            await client.subscribe()
+            append(market.log, "binance", [trade("binance", "BTC-USDT", n) for n in range(1, 3_001)])
+            await until(client.connection.full)
+            assert client.most_unsent < QUICK.buffer_bytes + 8_000
+            client.take(1 << 30)
+            await until(lambda: len(ids(client.messages)) == 3_000)
+
+    play(scenario())
+
+
 @pytest.mark.slow
 def test_many_that_are_stuck_cost_no_more_than_their_buffers() -> None:
     async def scenario() -> None:

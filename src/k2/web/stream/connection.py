@@ -87,6 +87,9 @@ class Connection:
             self.pump()
             return
         stride = step.stride(at_end.signature)
+        if len(stride.data) > self._limits.chunk_bytes:  # piece by piece, until the way is full
+            self.pump()
+            return
         if stride.data:
             if self.full():
                 self._stand_still()
