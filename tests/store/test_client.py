@@ -2,6 +2,8 @@
 
 import datetime
 import decimal
+import os
+import resource
 from collections.abc import Iterator
 from typing import Any
 
@@ -121,3 +123,18 @@ def test_an_insert_with_a_parameter(any_store: Store) -> None:
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(StoreError, match="http://HOST:PORT"):
         ClickHouseStore(url)
+
+
+def test_it_works_in_a_process_with_many_files(store: StoreProcess) -> None:
+    """`select` fails for descriptors past 1,023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    held = [os.dup(0) for _ in range(1100)]
+    asking = ClickHouseStore(store.url)
+    try:
+        assert [asking.rows("SELECT 1") for _ in range(2)] == [[(1,)]] * 2
+    finally:
+        asking.close()
+        for one in held:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

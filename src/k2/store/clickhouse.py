@@ -4,6 +4,7 @@ import re
 import select
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from socket import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -106,7 +107,7 @@ class ClickHouseStore:
     def _request(self, target: str, body: bytes) -> HTTPResponse:
         connection = self._connection
         try:
-            if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+            if connection.sock is not None and _speaks(connection.sock):
                 connection.close()  # the store hung up while nothing was asked
             if connection.sock is None:
                 connection.connect()
@@ -121,6 +122,13 @@ class ClickHouseStore:
             raise StoreUnavailable(f"the store at {self._url} cannot be reached: {_reason(error)}") from None
         named = response.headers.get("X-ClickHouse-Exception-Code") or "".join(_CODE.findall(text)[:1])
         raise StoreError(text or f"HTTP status {response.status} from {self._url}", int(named or 0))
+
+
+def _speaks(sock: socket) -> bool:
+    """Whether the other side has sent something, or hung up. (`select` cannot look at descriptors past 1,023.)"""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _query(params: Mapping[str, Any] | None) -> str:
