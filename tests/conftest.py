@@ -2,6 +2,7 @@
 Ctrl-C as in a terminal, also for the processes that tests start, where a shell runs the tests in its background."""
 
 import os
+import resource
 import signal
 
 from hypothesis import HealthCheck, settings
@@ -12,3 +13,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure() -> None:
+    """An engine in this process keeps files open, and one process runs the tests of many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard), hard))
