@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,24 +11,16 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from tests.integration.conftest import some_free_ports
+
 START_WITHIN = 90.0  # s
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Demo:
     """Ready when made: every symbol has trades in the store, and the web answers. `url` is the page's."""
 
     def __init__(self, folder: Path) -> None:
-        store, ws, rest, web = free_ports(4)
+        store, ws, rest, web = some_free_ports(4)
         self.data = folder / "data"
         self.url = f"http://127.0.0.1:{web}"
         environ = {
