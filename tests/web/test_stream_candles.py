@@ -16,6 +16,8 @@ from tests.web.serving import START, Served
 from tests.web.stream_client import trade
 from tests.web.test_stream_sockets import Socket, kind, opened
 
+from k2.ask import merge
+from k2.ask.merge import Minute
 from k2.core.candle import INTERVALS, SCALE, CandleBuilder
 from k2.core.codec import encode_trade
 from k2.core.types import Trade
@@ -146,17 +148,15 @@ _minute = st.tuples(
 def test_merging_minutes_is_exact(minutes: list[tuple[int, int, int, bool]], interval: str) -> None:
     """Against an independent recomputation from the trades."""
     builder = CandleBuilder(60)
-    parts: dict[int, list[windows.Part]] = {}
+    parts: dict[int, list[Minute]] = {}
     for number, (minute, price, quantity, buy) in enumerate(minutes, 1):
-        text = windows.text(price, SCALE), windows.text(quantity, SCALE)
+        said = merge.text(price, SCALE), merge.text(quantity, SCALE)
         side = "buy" if buy else "sell"
         builder.add(
-            trade("kraken", "A-B", number, at=minute * 60 * 10**9 + 1, price=text[0], quantity=text[1], side=side)
+            trade("kraken", "A-B", number, at=minute * 60 * 10**9 + 1, price=said[0], quantity=said[1], side=side)
         )
         key = (0, number)
-        single = windows.Part(
-            price, price, price, price, quantity, price * quantity, quantity * buy, 1, key, key, False
-        )
+        single = Minute(price, price, price, price, quantity, price * quantity, quantity * buy, 1, key, key, False)
         start = minute * 60 // INTERVALS[interval] * INTERVALS[interval]
         parts.setdefault(start, []).append(single)
     market = windows.Market("kraken", "A-B")

@@ -48,31 +48,32 @@ class Minute(NamedTuple):
             early.apart,
         )
 
-    def line(self, window: Window) -> bytes:
-        """As a JSON answer shows it."""
+    def shown(self, window: Window) -> dict[str, Any]:
+        """As answers and the live stream show the candle of this window."""
         start, exchange, symbol = window
         volume, count = self.volume, self.trade_count
         (first_epoch, first), (last_epoch, last) = self.first, self.last
-        whole = first_epoch == last_epoch and count == last - first + 1 and not self.apart
-        return msgspec.json.encode(
-            {
-                "exchange": exchange,
-                "symbol": symbol,
-                "window_start": format_time(start * SECOND, 0),
-                "open": text(self.open, PRICE),
-                "high": text(self.high, PRICE),
-                "low": text(self.low, PRICE),
-                "close": text(self.close, PRICE),
-                "volume": text(volume, PRICE),
-                "quote_volume": text(self.quote_volume, QUOTE),
-                "buy_volume": text(self.buy_volume, PRICE),
-                "vwap": text(self.quote_volume // volume if volume else 0, PRICE),
-                "trade_count": count,
-                "first_trade_id": first,
-                "last_trade_id": last,
-                "complete": whole,
-            }
-        )
+        return {
+            "exchange": exchange,
+            "symbol": symbol,
+            "window_start": format_time(start * SECOND, 0),
+            "open": text(self.open, PRICE),
+            "high": text(self.high, PRICE),
+            "low": text(self.low, PRICE),
+            "close": text(self.close, PRICE),
+            "volume": text(volume, PRICE),
+            "quote_volume": text(self.quote_volume, QUOTE),
+            "buy_volume": text(self.buy_volume, PRICE),
+            "vwap": text(self.quote_volume // volume if volume else 0, PRICE),
+            "trade_count": count,
+            "first_trade_id": first,
+            "last_trade_id": last,
+            "complete": first_epoch == last_epoch and count == last - first + 1 and not self.apart,
+        }
+
+    def line(self, window: Window) -> bytes:
+        """As a JSON answer shows it."""
+        return msgspec.json.encode(self.shown(window))
 
 
 def stored(wanted: Iterable[Window], width: int) -> tuple[str, dict[str, Any]]:

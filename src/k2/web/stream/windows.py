@@ -5,12 +5,13 @@ windows are merged from those. Numbers are integers in units of 10^-18 (10^-36 f
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from functools import reduce
 from typing import Any, NamedTuple
 
 import msgspec
 
-from k2.core.candle import INTERVALS, SCALE
+from k2.ask.merge import PRICE, QUOTE, Minute, units
+from k2.core.candle import INTERVALS
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 MOST_SPANS = 4_096  # symbol-hours, and symbol-days, that are kept
@@ -41,22 +42,6 @@ class Window(NamedTuple):
         return self.start + INTERVALS[self.interval]
 
 
-class Part(NamedTuple):
-    """`first` and `last` are (epoch, trade_id); `apart`: the trade before the first one is missing."""
-
-    open: int
-    high: int
-    low: int
-    close: int
-    volume: int
-    quote_volume: int
-    buy_volume: int
-    trade_count: int
-    first: tuple[int, int]
-    last: tuple[int, int]
-    apart: bool
-
-
 class Candle(msgspec.Struct):
     """A candle as subscribers get it. `final`: the window is over, and every trade of it that the log holds counted."""
 
@@ -79,68 +64,15 @@ class Candle(msgspec.Struct):
     final: bool
 
 
-def merge(parts: Sequence[Part]) -> Part:
+def merge(parts: Sequence[Minute]) -> Minute:
     """One part of all these, which share no trade."""
-    first, last = min(parts, key=_first), max(parts, key=_last)
-    return Part(
-        first.open,
-        max(part.high for part in parts),
-        min(part.low for part in parts),
-        last.close,
-        sum(part.volume for part in parts),
-        sum(part.quote_volume for part in parts),
-        sum(part.buy_volume for part in parts),
-        sum(part.trade_count for part in parts),
-        first.first,
-        last.last,
-        first.apart,
-    )
+    return reduce(Minute.join, parts)
 
 
-def _first(part: Part) -> tuple[int, int]:
-    return part.first
-
-
-def _last(part: Part) -> tuple[int, int]:
-    return part.last
-
-
-def candle(window: Window, part: Part, final: bool) -> Candle:
+def candle(window: Window, part: Minute, final: bool) -> Candle:
     """As the store's views show it."""
-    (epoch, first), (last_epoch, last) = part.first, part.last
-    dense = epoch == last_epoch and part.trade_count == last - first + 1
-    return Candle(
-        exchange=window.market.exchange,
-        symbol=window.market.symbol,
-        interval=window.interval,
-        window_start=datetime.fromtimestamp(window.start, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        open=text(part.open, SCALE),
-        high=text(part.high, SCALE),
-        low=text(part.low, SCALE),
-        close=text(part.close, SCALE),
-        volume=text(part.volume, SCALE),
-        quote_volume=text(part.quote_volume, 2 * SCALE),
-        buy_volume=text(part.buy_volume, SCALE),
-        vwap=text(part.quote_volume // part.volume, SCALE),
-        trade_count=part.trade_count,
-        first_trade_id=first,
-        last_trade_id=last,
-        complete=dense and not part.apart,
-        final=final,
-    )
-
-
-def text(units: int, scale: int) -> str:
-    """Units of 10^-scale as plain decimal text, without zeros at its end."""
-    digits = str(units).rjust(scale + 1, "0")
-    fraction = digits[-scale:].rstrip("0")
-    return f"{digits[:-scale]}.{fraction}" if fraction else digits[:-scale]
-
-
-def units(decimal: str, scale: int) -> int:
-    """The reverse of `text`."""
-    whole, _, fraction = decimal.partition(".")
-    return int(whole + fraction.ljust(scale, "0"))
+    shown = part.shown((window.start, *window.market))
+    return Candle(interval=window.interval, final=final, **shown)
 
 
 _ASK = (
@@ -182,19 +114,19 @@ def questions(spans: Iterable[Span]) -> list[Question]:
     return found
 
 
-def part(row: Sequence[Any]) -> tuple[Market, int, Part]:
+def part(row: Sequence[Any]) -> tuple[Market, int, Minute]:
     """A row of an answer."""
     exchange, symbol, start, *prices = row[:10]
     first, last = row[11], row[12]
-    opened, high, low, close, volume = (units(str(price), SCALE) for price in prices[:5])
-    found = Part(
+    opened, high, low, close, volume = (units(str(price), PRICE) for price in prices[:5])
+    found = Minute(
         open=opened,
         high=high,
         low=low,
         close=close,
         volume=volume,
-        quote_volume=units(str(prices[5]), 2 * SCALE),
-        buy_volume=units(str(prices[6]), SCALE),
+        quote_volume=units(str(prices[5]), QUOTE),
+        buy_volume=units(str(prices[6]), PRICE),
         trade_count=int(row[10]),
         first=(int(first[0]), int(first[1])),
         last=(int(last[0]), int(last[1])),
@@ -207,8 +139,8 @@ class Kept:
     """The parts that were asked for: of whole hours the minutes, of whole days the hours; the newest of them."""
 
     def __init__(self) -> None:
-        self._minutes: dict[tuple[Market, int], dict[int, Part]] = {}
-        self._hours: dict[tuple[Market, int], dict[int, Part]] = {}
+        self._minutes: dict[tuple[Market, int], dict[int, Minute]] = {}
+        self._hours: dict[tuple[Market, int], dict[int, Minute]] = {}
 
     def needed(self, window: Window) -> Span | None:
         """What has to be asked for before the window can be had; None: nothing."""
@@ -229,7 +161,7 @@ class Kept:
         """Keep an answer."""
         asked = {(span.market, span.start): span for span in question.spans}
         seconds = question.spans[0].seconds
-        fresh: dict[tuple[Market, int], dict[int, Part]] = {key: {} for key in asked} if seconds != MINUTE else {}
+        fresh: dict[tuple[Market, int], dict[int, Minute]] = {key: {} for key in asked} if seconds != MINUTE else {}
         for market, start, found in map(part, rows):
             if seconds != MINUTE:
                 place = (market, start // seconds * seconds)
@@ -264,7 +196,7 @@ class Kept:
         """Those of which anything is kept."""
         return {market for each in (self._minutes, self._hours) for market, _ in each}
 
-    def part(self, window: Window) -> Part | None:
+    def part(self, window: Window) -> Minute | None:
         """The window's part; None if it has no trades, or is not kept."""
         if window.interval == "1d":
             parts = list(self._hours.get((window.market, window.start), {}).values())
