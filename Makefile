@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 
-.PHONY: setup demo live test test-long check proof clean help lock docs page
+.PHONY: setup demo live test test-long test-peers check proof clean help lock docs page
 
 help:
 	@echo "make demo   the whole platform on the built-in simulator (Ctrl-C stops it)"
 	@echo "make live   the whole platform on the real exchanges"
 	@echo "make test   set up and run the tests"
 	@echo "make test-long   the tests that take longer: every fault alone, 60 kills at random"
+	@echo "make test-peers  the tests with real peers: Prometheus, Alertmanager, root (docs/ARCHITECTURE.md names them)"
 	@echo "make check  lint, types, import rules and documentation tests"
 	@echo "make proof CAPTURES=DIR   recorded traffic through the whole pipeline, compared with its known truth"
 	@echo "make page   build the web page anew from page/ (needs node and npm)"
@@ -49,7 +50,11 @@ test: $(DEV)
 
 test-long: $(DEV)
 	@echo "==> running the long tests: every fault alone, 60 kills at random (about ten minutes)"
-	@$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "slow and not peers" $(ARGS)
+
+test-peers: $(DEV)
+	@echo "==> running the tests with real peers"
+	@$(BIN)/python -m pytest -n 1 -m peers $(ARGS)
 
 check: $(DEV)
 	@echo "==> ruff";            $(BIN)/ruff check src tests && $(BIN)/ruff format --check src tests
