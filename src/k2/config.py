@@ -182,6 +182,10 @@ class MetricsConfig(_Section, frozen=True):
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(description="Port of the first process, the others follow; 0: any free ones.")] = 9401
+    trace: Annotated[
+        str,
+        Meta(description="Folder for the times of each batch of trades, as the latency bench joins them; empty: none."),
+    ] = ""
 
 
 class Config(_Section, frozen=True):

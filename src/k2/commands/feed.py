@@ -8,7 +8,7 @@ import sys
 import click
 import msgspec
 
-from k2 import metrics, wire
+from k2 import metrics, trace, wire
 from k2.config import EXCHANGES, Config, ConfigError
 from k2.exchanges import venue
 from k2.feed.handler import Handler
@@ -51,6 +51,7 @@ def _run(config: Config, exchange: str, service: str) -> int:
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)  # queued frames are many and never cyclic: looking through them often is waste
     metrics.serve(config, service)
+    trace.start(config.metrics.trace)
     log = wire.open_log(config)
     try:
         handler = Handler(config, venue(exchange), log)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from k2 import trace
 from k2.config import EXCHANGES, Config, ConfigError
 from k2.log import LogError
 from k2.metrics import serve
@@ -57,6 +58,7 @@ def load(config: Config, latency_file: Path | None) -> None:
                 stack.callback(connection.close)
             file = stack.enter_context(latency_file.open("ab")) if latency_file else None
             serve(config, "loader")
+            trace.start(config.metrics.trace)
             Loader(log, *connections, config.loader, EXCHANGES, Latencies(file)).run(stop)
         except (StoreError, LogError, ConfigError) as error:
             note(f"k2 load: {error}")

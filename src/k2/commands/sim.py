@@ -13,6 +13,7 @@ import click
 import msgspec
 import uvloop
 
+from k2 import trace
 from k2.config import Config, ConfigError
 from k2.ops import journal
 from k2.sim.capture import CaptureError
@@ -118,6 +119,7 @@ async def _serve(config: Config, options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, simulator.stop)
     await simulator.start()
+    trace.start(config.metrics.trace)
     click.echo(json.dumps({"ws_port": simulator.ws_port, "rest_port": simulator.rest_port}))
     sys.stdout.flush()
     what = f"captures of {options.captures}" if options.captures else f"{config.sim.rate:g} trades/s"

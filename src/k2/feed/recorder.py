@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from time import time_ns
 from typing import Protocol
 
+from k2 import trace
 from k2.config import FeedConfig
 from k2.core.codec import GAPS_STREAM, encode_frames, encode_gap, frames_stream, trades_stream
 from k2.core.session import Decoded, Decoder
@@ -194,6 +195,9 @@ class Recorder:
             self.fail(done.error)
             return
         self.meter.add_durable(batch, done.durable_ts)
+        number = batch.live + batch.backfill
+        first = self._writer.ends.get(self._trades_stream, 0) - number
+        trace.note("logged", self._trades_stream, first, number, batch.decoded_ts, done.durable_ts)
         if self._paused and len(self.pending) <= self.limit // 2:
             for source in self._paused:
                 source.resume()

@@ -4,10 +4,12 @@
 """
 
 import random
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from k2 import trace
 from k2.metrics import SIM_TRADES
 from k2.sim.faults import FRAME_FAULTS, Faults, Shaper
 from k2.sim.framing import HEADS, SHORT, frame
@@ -104,6 +106,7 @@ class Market:
 
     def flush(self) -> None:
         """Write the new trades down, then send them. Raises OSError if they cannot be written; then nothing is sent."""
+        made = self._made_now() if trace.on() else ()
         for instrument in self._dirty:
             self._tapes[instrument.native].append(packed(instrument.pending))
             instrument.pending.clear()
@@ -111,7 +114,15 @@ class Market:
         if self._symbols or self.shaper.pending():
             symbols, frames = self._symbols, self._frames
             self._symbols, self._frames = [], []
+            begun = time.time_ns()
             self.send(symbols, frames)
+            for name, first, number in made:
+                trace.note("sent", name, first, number, begun, time.time_ns())
+
+    def _made_now(self) -> list[tuple[str, int, int]]:
+        """What the next flush sends: exchange/symbol/epoch, the first id, and how many."""
+        venue = self.venue.name
+        return [(f"{venue}/{one.symbol}/{one.epoch}", one.pending[0], len(one.pending) // 5) for one in self._dirty]
 
     def send(self, symbols: list[str], frames: list[bytes]) -> None:
         """Frames to everybody who subscribed their symbols, as the faults leave them."""

@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
+from k2 import trace
 from k2.log import Batch
 from k2.metrics import STAGE, STAGE_BUCKETS, observe_many
 from k2.store.seen import Admission
@@ -32,6 +33,7 @@ class Latencies:
         for batch, admission in zip(batches, admissions, strict=True):
             exchange = exchanges[batch.stream]
             count = len(admission.keys)
+            trace.note("loaded", batch.stream, batch.offset, len(batch.values), read_ts, visible_ts)
             _observe("log_to_loader", exchange, read_ts - batch.append_ts, count)
             _observe("loader_to_visible", exchange, visible_ts - read_ts, count)
             received.setdefault(exchange, []).extend([visible_ts - key.recv_ts for key in admission.keys])
