@@ -55,15 +55,17 @@ class Process:
     """A child that ends when its standard input does; so it outlives its bench in no case."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environ: Mapping[str, str], words: Path, speaks: bool
-    ) -> None:
-        """`words`: where its standard error goes, and, unless it `speaks` to the bench, its standard output."""
+        self, name: str, command: Sequence[str], environ: Mapping[str, str], words: Path, speaks: bool,
+        under: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """`words`: where its standard error goes, and, unless it `speaks` to the bench, its standard output. `under` is
+        put before the command, such as `ip netns exec NAME`."""
         self.name = name
         self.words = words
         words.parent.mkdir(parents=True, exist_ok=True)
         with words.open("ab") as errors:
             self.child = subprocess.Popen(
-                [sys.executable, *command],
+                [*under, sys.executable, *command],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE if speaks else errors, stderr=errors,
                 env=environ, start_new_session=True,
             )  # fmt: skip
@@ -179,6 +181,14 @@ class Lab:
         """Start one of the benches' own processes: it hears and says JSON lines."""
         name = module.rpartition(".")[2]
         return self._start(name, ["-m", module, *arguments], environment(config or self.base), self.folder, speaks=True)
+
+    def run(
+        self, name: str, command: Sequence[str], environ: Mapping[str, str], folder: Path, under: Sequence[str] = ()
+    ) -> Process:
+        """Start Python with this command line; what it prints goes to `<name>.err` in the folder."""
+        process = Process(name, command, environ, folder / f"{name}.err", speaks=False, under=under)
+        self.processes.append(process)
+        return process
 
     def _start(
         self, name: str, command: Sequence[str], environ: Mapping[str, str], folder: Path, speaks: bool
