@@ -3,6 +3,7 @@ import json
 
 import picows
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.core.types import Frame, Trade
 from k2.exchanges import venue
@@ -34,7 +35,7 @@ async def receive(port: int, count: int) -> list[bytes]:
     transport, _ = await picows.ws_connect(lambda: client, f"ws://127.0.0.1:{port}/stream")
     subscription = {"method": "SUBSCRIBE", "params": ["btcusdt@trade", "ethusdt@trade"], "id": 3}
     transport.send(picows.WSMsgType.TEXT, json.dumps(subscription).encode())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while len(client.frames) < count:
             await asyncio.sleep(0.01)
     transport.disconnect()

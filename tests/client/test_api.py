@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from tests.patience import PATIENCE_S
 from tests.web.serving import Served
 
 import k2
@@ -66,7 +67,7 @@ def server(*answers: Callable[[socket.socket], None]) -> Iterator[tuple[str, lis
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", asked
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive(), "it was asked less often than it should have been"
 
 

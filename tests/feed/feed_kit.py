@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+from tests.patience import PATIENCE_S
 
 from k2.core.codec import decode_gap, decode_trade
 from k2.core.types import Frame, Gap, Trade
@@ -117,7 +118,7 @@ def confirm(peer: Peer, message: bytes) -> list[bytes]:
     return [json.dumps({"result": None, "id": json.loads(message)["id"]}).encode()]
 
 
-async def eventually(condition: Callable[[], object], within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], within: float = PATIENCE_S) -> None:
     """Wait until the condition holds; fail if it does not within `within` seconds."""
     async with asyncio.timeout(within):
         while not condition():

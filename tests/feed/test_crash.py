@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from feed_kit import gaps, trades
+from tests.patience import PATIENCE_S
 
 from k2.exchanges import venue
 from k2.feed.replay import replay
@@ -56,7 +57,7 @@ class Processes:
 
     def post(self, path: str) -> None:
         with urlopen(
-            Request(f"{self.rest}{path}", data=b"{}", headers={"Content-Type": "application/json"}), timeout=5
+            Request(f"{self.rest}{path}", data=b"{}", headers={"Content-Type": "application/json"}), timeout=PATIENCE_S
         ):
             pass
 
@@ -64,7 +65,7 @@ class Processes:
         for process in (self.feed, self.sim):
             process.terminate()
         for process in (self.feed, self.sim):
-            process.wait(10)
+            process.wait(PATIENCE_S)
 
 
 def recorded(data: Path, exchange: str) -> Counter[tuple[str, int]]:
@@ -75,7 +76,7 @@ def recorded(data: Path, exchange: str) -> Counter[tuple[str, int]]:
         log.close()
 
 
-def wait_for_more(data: Path, exchange: str, than: int, within: float = 30) -> int:
+def wait_for_more(data: Path, exchange: str, than: int, within: float = PATIENCE_S) -> int:
     until = time.monotonic() + within
     while (count := recorded(data, exchange).total()) <= than:
         assert time.monotonic() < until, f"{exchange}: no trade came in {within} s"
@@ -98,7 +99,7 @@ def test_killed_at_random_moments_it_loses_and_doubles_nothing(tmp_path: Path, e
         wait_for_more(tmp_path, exchange, count + 100)
         processes.post("/control/pause")
         expected = None
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE_S
         while expected is None or set(recorded(tmp_path, exchange)) != expected:
             assert time.monotonic() < until, "the holes were not healed"
             time.sleep(0.2)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pytest
 from feed_kit import eventually, frame, gaps, page_frame, records, trade_frame, trades
+from tests.patience import PATIENCE_S
 
 from k2.config import FeedConfig
 from k2.core.codec import GAPS_STREAM, decode_frame
@@ -36,7 +37,7 @@ class TestLog(MemoryLog):
         self.appended: list[list[str]] = []
 
     def append(self, entries: Sequence[Entry]) -> Mapping[str, int]:
-        self.gate.wait(10)
+        self.gate.wait(PATIENCE_S)
         if self.refusals:
             raise self.refusals.pop(0)
         self.appended.append([entry.stream for entry in entries])
@@ -70,7 +71,7 @@ def put(recorder: Recorder, *frames: Frame) -> None:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await test()
 
     asyncio.run(bounded())

@@ -10,6 +10,7 @@ import pytest
 import trustme
 from feed_kit import VenueServer, eventually
 from picows import WSMsgType
+from tests.patience import PATIENCE_S
 
 from k2.core.types import Frame
 from k2.feed.socket import DialError, Socket, check_url, dial, tls_context
@@ -33,7 +34,7 @@ class Queue:
 
 def run(test: Callable[[VenueServer], Awaitable[None]], server_tls: ssl.SSLContext | None = None) -> None:
     async def with_server() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             server = await VenueServer().start(server_tls)
             try:
                 await test(server)
@@ -153,7 +154,7 @@ def test_a_line_that_goes_down_before_the_handshake_is_answered_is_no_connection
             writer.close()
 
     async def test() -> None:
-        async with asyncio.timeout(20), await asyncio.start_server(leave, "127.0.0.1", 0) as server:
+        async with asyncio.timeout(PATIENCE_S), await asyncio.start_server(leave, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             with pytest.raises(DialError):
                 await dial(f"ws://127.0.0.1:{port}/x", None, "c1", Queue(), 5)

@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 import duckdb
 import pyarrow as pa
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.config import EXCHANGES, Config, instruments, load
 from k2.ops import platform
@@ -128,7 +129,7 @@ class Platform:
     def close(self) -> None:
         self.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
         self._loop.close()
 
     @property
@@ -151,7 +152,7 @@ class Platform:
         data = json.dumps(body).encode() if body is not None else None
         for attempt in range(100):
             try:
-                with urlopen(Request(url, data=data, method=method), timeout=10) as answer:
+                with urlopen(Request(url, data=data, method=method), timeout=PATIENCE_S) as answer:
                     return json.load(answer)
             except (ConnectionError, TimeoutError, OSError):
                 if attempt == 99:
@@ -191,10 +192,10 @@ class Platform:
         """The numbers of symbols that the venues' clients have subscribed."""
         return {state["subscribed"] for state in self.sim_status()["exchanges"].values()}
 
-    def wait_subscribed(self, want: int = 3, within: float = 30.0) -> None:
+    def wait_subscribed(self, want: int = 3, within: float = PATIENCE_S) -> None:
         self.wait(f"{want} symbols subscribed at every venue", lambda: min(self.subscribed()) >= want, within)
 
-    def settle(self, within: float = 60.0) -> None:
+    def settle(self, within: float = PATIENCE_S) -> None:
         """Reveal every hole (by a later trade of each symbol), and wait until all that was traded is stored."""
         self.control("pause")
         self.clear()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.store import StoreError
 from k2.wire import open_store
@@ -112,7 +113,7 @@ def survive(platform: Any, kills: int, seed: int, pause: tuple[float, float]) ->
     platform.settle(90)
     platform.wait("enough looks", lambda: reader.looks > 10, 30)
     reader.stop.set()
-    reader.join(10)
+    reader.join(PATIENCE_S)
     trades = platform.equals_truth()
     platform.proven()
     print(f"{done.total()} kills {dict(done)}, {trades} trades, {reader.looks} looks")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.config import LoaderConfig
 from k2.core.codec import encode_frame, encode_trade, frames_stream, trades_stream
@@ -117,7 +118,7 @@ def test_a_running_loader_that_is_superseded_says_so(connect: Callable[[], Any])
     wait_until(lambda: "loader" in log.consumers())
     loader(log, connect).take_over()
     append(log, 11, 10)
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert "only one may run" in str(failed[0])
 
@@ -312,7 +313,7 @@ def test_errors_of_the_store_are_survived(connect: Callable[[], Any]) -> None:
     store.execute("RENAME TABLE k2.gone TO k2.silver_recent")
     wait_until(lambda: count(store) == 20)
     stop.set()
-    run.join(20)
+    run.join(PATIENCE_S)
     assert store.rows("SELECT count() FROM k2.silver_base") == [(20,)]
 
 
@@ -337,7 +338,7 @@ def restart(store: Any) -> None:
     fresh.empty(store)
 
 
-def wait_until(done: Callable[[], bool], within: float = 20.0) -> None:
+def wait_until(done: Callable[[], bool], within: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within
     while not done():
         assert time.monotonic() < deadline, "it did not happen in time"

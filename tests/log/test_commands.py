@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.patience import PATIENCE_S
 
 from k2.cli import main
 from k2.core.codec import (
@@ -159,5 +160,5 @@ def test_tail_follows_until_interrupted(data: Path) -> None:
     assert json.loads(process.stdout.readline())["record"]["trade_id"] == 120
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, said) == (0, "")

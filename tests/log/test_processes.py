@@ -84,8 +84,9 @@ doorbell.SLOW_POLL = 1e6
 log = LmdbLog(Path(sys.argv[1]), 1 << 30)
 woken = []
 for _ in range(3):
+    end = log.bounds("a.b")[1]
     print("listening", flush=True)
-    woken.append(log.wait({"a.b": log.bounds("a.b")[1]}, 30))
+    woken.append(log.wait({"a.b": end}, 60))
 print(json.dumps(woken), flush=True)
 sys.stdin.read()
 """

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE_S
+
 from k2.config import EXCHANGES, Config, load
 from k2.core.codec import GAPS_STREAM, encode_frames, encode_gap, frames_stream, trades_stream
 from k2.core.sequence import Sequences
@@ -128,7 +130,7 @@ def served(config: Config) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 def history(data: Path, **settings: str) -> Recording:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.config import Config, TierConfig
 from k2.core.codec import encode_trade, trades_stream
@@ -79,7 +80,7 @@ def test_a_log_that_does_not_belong_to_the_cold_tier_is_refused_in_words(config:
     assert "Traceback" not in done.stderr
 
 
-def wait_until(condition: Callable[[], Any], within: float = 30.0) -> None:
+def wait_until(condition: Callable[[], Any], within: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -105,7 +106,7 @@ def test_the_resident_archiver_offloads_again_and_again(config: Config, log: Log
         wait_until(lambda: LAG.labels("archiver", trades_stream("kraken"))._value.get() == 0)
     finally:
         stop.set()
-        run.join(10)
+        run.join(PATIENCE_S)
     assert not run.is_alive()
     assert ARCHIVED.labels("trades")._value.get() - before >= 10
 
@@ -125,7 +126,7 @@ def test_what_fails_is_counted_and_tried_again(
         wait_until(lambda: errors._value.get() >= before + 2)
     finally:
         stop.set()
-        run.join(10)
+        run.join(PATIENCE_S)
     assert "the disk is full" in caplog.text
 
 

@@ -12,6 +12,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from tests.integration.conftest import some_free_ports
+from tests.patience import PATIENCE_S
 
 START_WITHIN = 90.0  # s
 
@@ -54,7 +55,7 @@ class Demo:
         raise AssertionError(f"the demo did not start within {START_WITHIN:.0f} s; it said:\n{said}")
 
     def get(self, path: str) -> Any:
-        with urlopen(self.url + path, timeout=10) as answer:
+        with urlopen(self.url + path, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def pid(self, service: str) -> int:

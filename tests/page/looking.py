@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, expect
 from playwright.sync_api import Error as BrowserError
+from tests.patience import PATIENCE_S
 
 VIEWS = ("market", "pipeline", "integrity", "archive", "log")
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 SHOTS = Path(__file__).parents[2] / "build" / "page-screenshots"
 GET_A_BROWSER = "no browser: `apt-get install chromium` gets one, or `playwright install chromium`"
-PATIENCE_MS = 20_000
+PATIENCE_MS = PATIENCE_S * 1000
 expect.set_options(timeout=PATIENCE_MS)
 
 

@@ -73,9 +73,8 @@ def test_dark_light_and_a_phone(browser: Browser, served: Served) -> None:
 
 
 def test_a_key_is_asked_for_once(browser: Browser, served: Served, tmp_path: Path) -> None:
+    _, text = create(tmp_path / "keys.json", "page")
     guarded = served.another(tmp_path)
-    _, text = create(guarded.config.keys_file, "page")
-    time.sleep(1.1)  # the web looks at the file once a second
     look = Looking(browser, guarded.url)
     page = look.open("/archive")
     page.get_by_label("API key", exact=True).fill(text)

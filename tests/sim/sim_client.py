@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from tests.patience import PATIENCE_S
 
 from k2.config import Config, MetricsConfig, SimConfig
 from k2.core.types import Event, Frame, Trade
@@ -59,6 +60,11 @@ class Session:
         ids: list[int] = (await self.control("faults", {"fault": fault, "exchange": exchange, **settings}))["ids"]
         return ids
 
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.01)
+
     async def emit(self, name: str, count: int, symbol: str = "") -> list[int]:
         body = {"exchange": name, "symbol": symbol or SYMBOLS[name][0], "count": count}
         ids: list[int] = (await self.control("emit", body))["ids"]
@@ -82,7 +88,7 @@ class Socket:
         for message in self.venue.subscribe(natives, 1):
             await self.ws.send_str(message.decode())
 
-    async def read(self, until: Callable[["Socket"], bool], timeout: float = 5.0) -> None:
+    async def read(self, until: Callable[["Socket"], bool], timeout: float = PATIENCE_S) -> None:
         """Read frames until the condition holds. Raises TimeoutError, ConnectionError."""
         end = time.monotonic() + timeout
         while not until(self):
@@ -113,7 +119,7 @@ async def running(data: Path, rate: float = 200.0, seed: int = 1, **options: Any
             yield Session(sim, http, data)
     finally:
         sim.stop()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, PATIENCE_S)
 
 
 def told(trade: TrueTrade) -> tuple[Any, ...]:

@@ -184,6 +184,8 @@ def test_silent_and_silent_channel(name: str, tmp_path: Path) -> None:
         async with running(tmp_path, paused=True) as session, session.socket(name) as socket:
             await subscribed(session, socket)
             (fault,) = await session.fault("silent", name)
+            with pytest.raises(TimeoutError):
+                await socket.read(lambda s: False, timeout=0.2)  # what was under way before
             heard_before = len(socket.raw)
             await orders(session, name, 3)
             with pytest.raises(TimeoutError):
@@ -340,10 +342,7 @@ def test_epoch(name: str, tmp_path: Path) -> None:
             await subscribed(session, socket)
             old = await orders(session, name, 2)
             await session.fault("epoch", name, symbol=SYMBOLS[name][0])
-            for _ in range(100):
-                if session.sim.markets[name].instruments[0].epoch:
-                    break
-                await asyncio.sleep(0.02)
+            await session.until(lambda: session.sim.markets[name].instruments[0].epoch)
             new = await orders(session, name, 3)
             assert new == [1, 2, 3]
             await socket.read(lambda s: len(s.trades) >= 5)

@@ -125,7 +125,7 @@ def test_many_trades_all_arrive(tmp_path: Path) -> None:
             for socket in sockets:
                 true = session.true(socket.venue.name)
                 wanted = len(true)
-                await socket.read(lambda s, wanted=wanted: len(s.trades) >= wanted, timeout=20)
+                await socket.read(lambda s, wanted=wanted: len(s.trades) >= wanted)
                 assert sorted(map(heard, socket.trades)) == sorted(map(told, true))
                 for symbol in {trade.symbol for trade in socket.trades}:
                     assert socket.ids(symbol) == sorted(socket.ids(symbol))

@@ -177,8 +177,7 @@ def test_rate_and_pause_at_run_time(tmp_path: Path) -> None:
     async def run() -> None:
         async with running(tmp_path, rate=1) as session:
             await session.control("rate", {"rate": 3000})
-            while session.sim.made < 200:
-                await asyncio.sleep(0.01)
+            await session.until(lambda: session.sim.made >= 200)
             paused = await session.control("pause")
             assert paused["paused"]
             assert paused["rate"] == 3000
@@ -187,8 +186,7 @@ def test_rate_and_pause_at_run_time(tmp_path: Path) -> None:
             await asyncio.sleep(0.1)
             assert session.sim.made == held
             await session.control("resume")
-            while session.sim.made == held:
-                await asyncio.sleep(0.01)
+            await session.until(lambda: session.sim.made > held)
 
     asyncio.run(run())
 
@@ -198,10 +196,7 @@ def test_a_changed_instruments_file_is_picked_up(tmp_path: Path) -> None:
         async with running(tmp_path, paused=True) as session:
             file = tmp_path / "instruments.toml"
             file.write_text(file.read_text().replace("'DOGE-USDT'", "'DOGE-USDT', 'NEW-USDT'"))
-            for _ in range(60):
-                if "NEWUSDT" in session.sim.markets["binance"].by_native:
-                    break
-                await asyncio.sleep(0.05)
+            await session.until(lambda: "NEWUSDT" in session.sim.markets["binance"].by_native)
             assert await session.emit("binance", 1, "NEW-USDT")
 
     asyncio.run(run())

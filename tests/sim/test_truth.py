@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from sim_client import config_for, running
+from tests.patience import PATIENCE_S
 
 from k2.commands.sim import sim as command
 from k2.sim.truth import SIZE, Made, Tape, decimal_text, scaled, tape_file, truth, truth_dir
@@ -107,7 +108,7 @@ def test_a_restart_goes_on_in_the_newest_epoch(tmp_path: Path) -> None:
         async with running(tmp_path, paused=True) as session:
             await session.emit("kraken", 2)
             await session.fault("epoch", "kraken", symbol="BTC-USD")
-            await asyncio.sleep(0.15)
+            await session.until(lambda: session.sim.markets["kraken"].instruments[0].epoch)
             assert await session.emit("kraken", 2) == [1, 2]
         async with running(tmp_path, paused=True) as session:
             assert await session.emit("kraken", 1) == [3]
@@ -140,10 +141,10 @@ def test_the_command_stops_at_once_and_in_order(tmp_path: Path) -> None:
     try:
         word = json.loads((tmp_path / "run" / "sim.json").read_text())
         assert {key: word[key] for key in ports} == ports
-        with urlopen(f"http://127.0.0.1:{ports['rest_port']}/control/status", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{ports['rest_port']}/control/status", timeout=PATIENCE_S) as answer:
             assert json.load(answer)["rate"] == 500
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=5)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
         assert "stopped after" in errors
     finally:
@@ -159,7 +160,7 @@ def test_kill_9_loses_nothing_that_was_told(tmp_path: Path) -> None:
         end = time.monotonic() + 1
         while time.monotonic() < end:
             body = b'{"exchange":"coinbase","symbol":"DOGE-USD","count":3}'
-            with urlopen(Request(f"{url}/control/emit", body), timeout=5) as answer:
+            with urlopen(Request(f"{url}/control/emit", body), timeout=PATIENCE_S) as answer:
                 told += json.load(answer)["ids"]
     finally:
         process.kill()
@@ -171,7 +172,7 @@ def test_kill_9_loses_nothing_that_was_told(tmp_path: Path) -> None:
 
 def test_exactly_so_many_and_then_the_end(tmp_path: Path) -> None:
     process, _ = _start(tmp_path, "--rate", "5000", "--count", "777", "--exit-when-drained")
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert sum(1 for _ in truth(tmp_path)) == 777
 

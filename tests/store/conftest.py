@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.store.clickhouse import ClickHouseStore
 
@@ -32,11 +33,11 @@ class StoreProcess:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(PATIENCE_S)
 
 
 def start(data: Path, port: int = 0, **settings: str) -> StoreProcess:
@@ -51,7 +52,7 @@ def start(data: Path, port: int = 0, **settings: str) -> StoreProcess:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ, cwd=data.parent)
     assert process.stderr is not None
     said = []
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         line = process.stderr.readline()
         said.append(line)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE_S
 from tests.store.conftest import StoreProcess
 
 from k2.config import LoaderConfig
@@ -154,7 +155,7 @@ class History:
         self.store.close()
 
 
-def wait_until(done: Any, within: float = 20.0) -> None:
+def wait_until(done: Any, within: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within
     while not done():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -5,6 +5,8 @@ import socket
 import threading
 from urllib.parse import quote
 
+from tests.patience import PATIENCE_S
+
 from k2.store.clickhouse import ClickHouseStore
 
 from .conftest import StoreProcess
@@ -45,7 +47,7 @@ def test_lines_stay_whole_while_others_hang_up(store: StoreProcess, client: Clic
     finally:
         stop.set()
         for other in others:
-            other.join(20)
+            other.join(PATIENCE_S)
     for table, least in (("k2.stays", inserted), ("k2.gone", 0)):
         ((rows, lengths),) = client.rows(f"SELECT count(), groupUniqArray(length(line)) FROM {table}")
         assert rows >= least

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import lz4.block
 import lz4.frame
 import pytest
+from tests.patience import PATIENCE_S
 from tests.store.conftest import READER_PASSWORD, StoreProcess
 from tests.store.wire import Reply, ask
 
@@ -224,7 +225,7 @@ def test_an_insert_whose_client_goes_away_leaves_no_trace(
     with socket.create_connection(("127.0.0.1", store.port)) as gone:
         gone.sendall(f"POST {query} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900000\r\n\r\n".encode())
         gone.sendall(b"1\n" * 150_000)
-        time.sleep(0.3)
+        time.sleep(0.3)  # the store takes what has come
     assert _until(lambda: not client.rows(_RUNNING, {"what": f"INSERT INTO {table}%"}))
     assert client.rows(f"SELECT count() FROM {table}") == [(0,)]
 
@@ -289,11 +290,13 @@ def test_sessions(store: StoreProcess) -> None:
 
 
 def test_a_session_is_for_one_at_a_time(store: StoreProcess, client: ClickHouseStore) -> None:
-    slow = threading.Thread(target=lambda: ask(store.port, b"SELECT sleep(2)", session_id="busy", query_id="nap"))
+    endless = b"SELECT count() FROM numbers(100000000000) WHERE sipHash64(number) = 3"
+    slow = threading.Thread(target=lambda: ask(store.port, endless, session_id="busy", query_id="nap"))
     slow.start()
     assert _until(lambda: client.rows(_RUNNING, {"what": "%/* query_id=nap */%"}))
     assert ask(store.port, b"SELECT 1", session_id="busy").code == 373
-    slow.join()
+    assert ask(store.port, b"KILL QUERY WHERE query_id = 'nap' SYNC").status == 200
+    slow.join(PATIENCE_S)
     assert ask(store.port, b"SELECT 1", session_id="busy").body == b"1\n"
 
 
@@ -305,7 +308,7 @@ def test_an_id_runs_once_and_can_be_killed(store: StoreProcess, client: ClickHou
     assert _until(lambda: client.rows(_RUNNING, {"what": "%/* query_id=long */%"}))
     assert ask(store.port, b"SELECT 1", query_id="long").code == 216
     assert ask(store.port, b"KILL QUERY WHERE query_id = 'long' SYNC").status == 200
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert codes == [394]
 
 
@@ -378,7 +381,7 @@ def test_other_origins_and_other_names_are_refused(store: StoreProcess) -> None:
 _RUNNING = "SELECT query FROM system.processes WHERE query LIKE {what:String} AND query NOT LIKE '%system.processes%'"
 
 
-def _until(true: Callable[[], object], seconds: float = 15.0) -> bool:
+def _until(true: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if true():

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.store.conftest import start
+from tests.patience import PATIENCE_S
+from tests.store.conftest import StoreProcess, start
 from tests.store.wire import ask
 
 from k2.config import load
@@ -21,7 +22,7 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
     first = start(tmp_path / "data")
     try:
         command = [sys.executable, "-m", "k2", "--data", str(tmp_path / "data"), "store", "--port", "0"]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=tmp_path, check=False)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path, check=False)
         assert second.returncode == 1
         assert f"already open in process {first.process.pid}" in second.stderr
         assert "--data" in second.stderr
@@ -33,7 +34,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     first = start(tmp_path / "data")
     try:
         command = [sys.executable, "-m", "k2", "--data", str(tmp_path / "other"), "store", "--port", str(first.port)]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=tmp_path, check=False)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path, check=False)
         assert second.returncode == 1
         assert f"127.0.0.1:{first.port}" in second.stderr
         assert "store.port" in second.stderr
@@ -45,11 +46,11 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 def test_a_stop_lets_statements_finish(tmp_path: Path, number: int) -> None:
     running = start(tmp_path / "data")
     bodies: list[bytes] = []
-    slow = threading.Thread(target=lambda: bodies.append(ask(running.port, b"SELECT sleep(0.8)").body))
+    slow = threading.Thread(target=lambda: bodies.append(ask(running.port, b"SELECT sleep(1.5)").body))
     slow.start()
-    time.sleep(0.3)
+    wait_running(running, "SELECT sleep%")
     running.process.send_signal(number)
-    assert running.process.wait(10) == 0
+    assert running.process.wait(PATIENCE_S) == 0
     slow.join()
     assert bodies == [b"0\n"]
 
@@ -60,9 +61,9 @@ def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
     endless = b"SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 3"
     thread = threading.Thread(target=lambda: codes.append(ask(running.port, endless).code))
     thread.start()
-    time.sleep(0.3)
+    wait_running(running, "%sipHash64(number)%")
     assert running.stop() == 0
-    thread.join(5)
+    thread.join(PATIENCE_S)
     assert codes == [394]
 
 
@@ -71,18 +72,18 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     client = running.client()
     client.execute("CREATE TABLE k2.kept (a UInt64) ENGINE = MergeTree ORDER BY a")
     acknowledged = 0
-    killer = threading.Timer(0.5, running.kill)
-    killer.start()
+    killer = threading.Timer(0.3, running.kill)
     try:
         while True:
             client.insert("INSERT INTO k2.kept FORMAT JSONEachRow", b'{"a":%d}\n' % acknowledged)
             acknowledged += 1
+            if acknowledged == 1:
+                killer.start()
     except StoreUnavailable:
         killer.join()
     again = start(tmp_path / "data")
     (count,) = again.client().rows("SELECT count() FROM k2.kept WHERE a < {n:UInt64}", {"n": acknowledged})
     assert count == (acknowledged,)
-    assert acknowledged > 0
     again.stop()
 
 
@@ -92,6 +93,17 @@ def test_no_store_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"http://127\.0\.0\.1:1 cannot be reached") as error:
         client.rows("SELECT 1")
     assert "secret" not in str(error.value) + repr(client)
+
+
+def wait_running(store: StoreProcess, like: str) -> None:
+    """Until a statement like this runs."""
+    running = "SELECT query FROM system.processes WHERE query LIKE {what:String} AND query NOT LIKE '%processes%'"
+    client = store.client()
+    deadline = time.monotonic() + PATIENCE_S
+    while not client.rows(running, {"what": like}):
+        assert time.monotonic() < deadline, f"{like} does not run"
+        time.sleep(0.01)
+    client.close()
 
 
 def test_passwords(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.store.embedded import Answer
 from k2.store.server.gate import Gate
@@ -25,7 +26,7 @@ class Work:
     def insert_from(self, ask: Any, statement: Any, form: str, source: int) -> Answer:
         before = os.fstat(source).st_ino
         self.begun.set()
-        self.go_on.wait(10)
+        self.go_on.wait(PATIENCE_S)
         try:
             self.seen.append(os.fstat(source).st_ino == before)
         except OSError as error:

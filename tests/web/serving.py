@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from tests.patience import PATIENCE_S
 from tests.store.conftest import StoreProcess
 from tests.store.conftest import start as start_store
 
@@ -125,6 +126,14 @@ def ask(
         connection.close()
 
 
+def until(true: Callable[[], object]) -> None:
+    """Wait for what comes in a moment."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
 class WebThread:
     """`k2 web` in a thread of this process, on a free port. `url` is where it listens."""
 
@@ -138,7 +147,7 @@ class WebThread:
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
         self._thread.start()
-        assert self._ready.wait(20), "the web did not start"
+        assert self._ready.wait(PATIENCE_S), "the web did not start"
         if self._failed:
             raise self._failed
 
@@ -166,7 +175,7 @@ class WebThread:
     def close(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(20)
+            self._thread.join(PATIENCE_S)
             assert not self._thread.is_alive(), "the web did not stop"
         self.log.close()
 
@@ -187,14 +196,14 @@ class WebProcess:
                 self.url = match[1]
                 threading.Thread(target=self.said.extend, args=(self.process.stderr,), daemon=True).start()
                 return
-        self.process.wait(20)
+        self.process.wait(PATIENCE_S)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, **more: Any) -> Reply:
         return ask(self.url, path, headers=headers, **more)
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
 
 @dataclass
@@ -228,7 +237,7 @@ class Served:
 
     def wait_stored(self) -> None:
         client = self.store.client(database="k2")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         try:
             while client.rows("SELECT count() FROM silver_trades") != [(len(self.trades),)]:
                 assert time.monotonic() < deadline, "the loader did not bring all trades into the store"
@@ -247,7 +256,7 @@ class Served:
 
     def close(self) -> None:
         self._stop.set()
-        self._loading.join(20)
+        self._loading.join(PATIENCE_S)
         for web in (*self._more, self.web):
             web.close()
         assert self.store.stop() == 0

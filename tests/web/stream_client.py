@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from tests.patience import PATIENCE_S
 
 from k2.config import EXCHANGES
 from k2.core.codec import encode_trade, trades_stream
@@ -97,7 +98,7 @@ def read(data: bytes, encoding: Encoding) -> list[dict[str, Any]]:
     return found
 
 
-async def until(done: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(done: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "it did not come to pass"

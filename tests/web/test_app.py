@@ -207,9 +207,8 @@ def test_a_client_that_goes_away_ends_its_statement(served: Served) -> None:
 
 @pytest.mark.usefixtures("slow_route")
 def test_an_answer_under_way_is_cut_when_its_key_is_revoked(served: Served, tmp_path: Path) -> None:
+    _, text = create(tmp_path / "keys.json", "passing")
     web = served.another(data=tmp_path)
-    _, text = create(web.config.keys_file, "passing")
-    time.sleep(0.3)
     with open_slow(web.url, text) as connection:
         assert connection.recv(12) == b"HTTP/1.1 200"
         revoke(web.config.keys_file, "passing")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.web.serving import Served, WebProcess, WebThread, ask
+from tests.web.serving import Served, WebProcess, WebThread, ask, until
 
 from k2.web import keys as keys_module
 from k2.web.keys import Key, KeyRefused, Keys, KeysError, create, last_used, listed, revoke
@@ -190,13 +190,12 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 class Guarded:
-    """A web that needs keys."""
+    """A web that needs keys. `file` has one, `text`, before the web starts."""
 
-    def __init__(self, web: WebThread) -> None:
+    def __init__(self, web: WebThread, text: str) -> None:
         self.web = web
         self.file = web.config.keys_file
-        self.key, self.text = create(self.file, "first")
-        time.sleep(0.3)  # until the server looks at its file again
+        self.text = text
 
     def get(self, path: str = "/v1/status", **headers: str) -> Any:
         return self.web.get(path, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -204,7 +203,9 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
-    return Guarded(served.another(data=tmp_path_factory.mktemp("guarded")))
+    data = tmp_path_factory.mktemp("guarded")
+    _, text = create(data / "keys.json", "first")
+    return Guarded(served.another(data=data), text)
 
 
 def test_a_key_opens_the_door(guarded: Guarded) -> None:
@@ -258,10 +259,9 @@ def test_wrong_keys_and_wrong_places(guarded: Guarded) -> None:
 
 def test_a_revoked_key_counts_no_more_within_a_second(guarded: Guarded) -> None:
     _, text = create(guarded.file, "passing")
-    time.sleep(0.3)
-    assert guarded.get(X_API_Key=text).status == 200
+    until(lambda: guarded.get(X_API_Key=text).status == 200)
     revoke(guarded.file, "passing")
-    time.sleep(0.3)
+    until(lambda: guarded.get(X_API_Key=text).status != 200)
     reply = guarded.get(X_API_Key=text)
     assert (reply.status, reply.json()["detail"]) == (401, "the key is revoked")
     assert 'error="invalid_token"' in reply.headers["www-authenticate"]
@@ -288,7 +288,7 @@ def test_the_log_never_shows_a_key(served: Served, tmp_path: Path) -> None:
 
 
 def test_a_host_for_all_needs_a_key_first(tmp_path: Path) -> None:
-    environ = {"K2_DATA": str(tmp_path / "data"), "K2_WEB_HOST": "0.0.0.0"}
+    environ = {"K2_DATA": str(tmp_path / "data"), "K2_WEB_HOST": "0.0.0.0", "K2_WEB_RATE_PER_S": "0"}
     refused = WebProcess(environ)
     assert refused.process.returncode == 1
     assert "k2 keys create" in "".join(refused.said)
@@ -299,7 +299,7 @@ def test_a_host_for_all_needs_a_key_first(tmp_path: Path) -> None:
         assert ask(url, "/v1/status").status == 401
         assert ask(url, "/v1/status", headers={"X-API-Key": text, "Host": "k2.example"}).status == 200
         os.remove(tmp_path / "data" / "keys.json")
-        time.sleep(0.6)
+        until(lambda: ask(url, "/v1/status", headers={"X-API-Key": text}).status == 401)
         assert ask(url, "/v1/status").status == 401  # without a file nobody comes in: this is no loopback
     finally:
         assert web.stop() == 0

@@ -1,7 +1,6 @@
 """How often one may ask: token buckets for keys and addresses, and the headers that tell of them."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -77,28 +76,26 @@ def test_headers_and_refusal() -> None:
 
 
 def test_one_address_without_keys(served: Served) -> None:
-    web = served.another(rate_per_s=0.5, burst=3)
+    web = served.another(rate_per_s=0.01, burst=3)
     replies = [web.get("/v1/log/streams") for _ in range(5)]
     assert [reply.status for reply in replies] == [200, 200, 200, 429, 429]
     assert [int(re.findall(r"r=(\d+)", reply.headers["ratelimit"])[0]) for reply in replies] == [2, 1, 0, 0, 0]
     refused = replies[-1]
-    assert 1 <= int(refused.headers["retry-after"]) <= 2
+    assert 1 <= int(refused.headers["retry-after"]) <= 100
     assert refused.headers["content-type"] == "application/problem+json"
     assert web.get("/openapi.json").status == 200  # files are not counted
 
 
 def test_every_key_has_its_own(served: Served, tmp_path: Path) -> None:
+    _, slow = create(tmp_path / "keys.json", "slow", rate=0.01)
+    _, quick = create(tmp_path / "keys.json", "quick")
     web = served.another(data=tmp_path, rate_per_s=1000.0, burst=2)
-    _, slow = create(web.config.keys_file, "slow", rate=0.01)
-    _, quick = create(web.config.keys_file, "quick")
-    time.sleep(0.3)
     assert [web.get("/v1/log/streams", {"X-API-Key": slow}).status for _ in range(3)] == [200, 200, 429]
     assert [web.get("/v1/log/streams", {"X-API-Key": quick}).status for _ in range(3)] == [200, 200, 200]
 
 
 def test_guessing_is_limited_too(served: Served, tmp_path: Path) -> None:
+    _, text = create(tmp_path / "keys.json", "only")
     web = served.another(data=tmp_path, rate_per_s=0.01, burst=3)
-    _, text = create(web.config.keys_file, "only")
-    time.sleep(0.3)
     assert [web.get("/v1/log/streams", {"X-API-Key": f"{n}"}).status for n in range(5)] == [401, 401, 401, 429, 429]
     assert web.get("/v1/log/streams", {"X-API-Key": text}).status == 200  # who has a key is not shut out by it

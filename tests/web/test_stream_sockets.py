@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from tests.patience import PATIENCE_S
 from tests.web.serving import MARKETS, MISSING, Served
 from tests.web.stream_client import append, positions, trade, until
 
@@ -33,7 +34,7 @@ class Socket:
 
     async def hear(self, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Messages until one is as wanted."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 frame = await self.socket.receive()
                 assert frame.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), frame
@@ -44,7 +45,7 @@ class Socket:
 
     async def ended(self) -> tuple[int | None, str]:
         """Hear until the server closes; with which code and words."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while (frame := await self.socket.receive()).type is aiohttp.WSMsgType.TEXT:
                 self.messages.append(json.loads(frame.data))
         return self.socket.close_code, str(frame.extra)
@@ -224,7 +225,7 @@ async def _events(
     events: list[dict[str, Any]] = []
     ident = ""
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE_S),
         aiohttp.ClientSession(read_bufsize=1 << 22) as session,
         session.get(url, headers={"Accept": "text/event-stream", **headers}) as answer,
     ):
@@ -282,7 +283,7 @@ def _stuck(url: str, query: str) -> socket.socket:
         f"GET /v1/stream{query} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
     )
-    found.settimeout(20)
+    found.settimeout(PATIENCE_S)
     assert found.recv(12) == b"HTTP/1.1 101"
     return found
 

@@ -18,6 +18,7 @@ log = logging.getLogger("k2.supervise")
 READY_WITHIN = 30.0
 STEADY_AFTER = 30.0
 STOP_WITHIN = 4.5
+TURN_KEPT = 0.5
 ERRORS_KEPT = 1 << 20
 CHILD = (sys.executable, "-m", "k2.child")
 
@@ -146,18 +147,19 @@ class Supervisor:
             await asyncio.sleep(0.03)
 
     async def stop(self) -> list[str]:
-        """SIGTERM in stop order, each group after the one before; SIGKILL for what outlives 4.5 s in all. Returns the
-        names of those that had to be killed."""
+        """SIGTERM in stop order, each group after the one before; SIGKILL for what outlives 4.5 s in all, or leaves a
+        group after it less than half a second. Returns the names of those that had to be killed."""
         self._stopping.set()
         deadline = time.monotonic() + STOP_WITHIN
         killed: list[str] = []
-        for order in sorted({service.stop_order for service in self.services.values()}):
+        orders = sorted({service.stop_order for service in self.services.values()})
+        for after, order in zip(range(len(orders) - 1, -1, -1), orders, strict=True):
             group = [s for s in self.services.values() if s.stop_order == order and s.pid]
             for service in group:
                 service.state = "stopping"
                 service.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
             for service in group:
-                if not await self._ended(service, deadline):
+                if not await self._ended(service, deadline - after * TURN_KEPT):
                     killed.append(service.name)
         for task in self._tasks:
             task.cancel()
