@@ -18,12 +18,19 @@ from k2.ops.drill.table import draw, progress, report_of
 from k2.ops.drill.verdict import FAILED, NOT_RUN
 from k2.terminal import emit, note
 
+PEERS = ("prometheus", "alertmanager")
+
 
 @click.command("drill")
 @click.argument("names", nargs=-1, metavar="[list | all | NAME...]")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="How often each failure is made.")
 @click.option("--rate", default=400.0, show_default=True, type=click.FloatRange(20, 5000), help="Trades a second.")
 @click.option("--allow-missing", is_flag=True, help="Exit with 0 although a drill lacked what it needs.")
+@click.option(
+    "--alerts/--no-alerts",
+    default=None,
+    help="Watch alerts by Prometheus and Alertmanager, times divided (default: if both are installed).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the JSON object here.")
 @click.option(
@@ -42,8 +49,8 @@ from k2.terminal import emit, note
 @click.option("--keep", is_flag=True, help="Leave the drills' data folders behind.")
 @click.pass_obj
 def drill(
-    config: Config, names: tuple[str, ...], rounds: int, rate: float, allow_missing: bool, as_json: bool,
-    out: Path | None, runbooks: Path | None, parent: Path | None, keep: bool,
+    config: Config, names: tuple[str, ...], rounds: int, rate: float, allow_missing: bool, alerts: bool | None,
+    as_json: bool, out: Path | None, runbooks: Path | None, parent: Path | None, keep: bool,
 ) -> None:  # fmt: skip
     """Break a running platform on purpose: time to detect, time to recover, and every trade counted by its id.
 
@@ -66,7 +73,8 @@ def drill(
     if strangers := [name for name in wanted if name not in known]:
         raise click.UsageError(f"no drill is called {', '.join(strangers)}; there are: {', '.join(known)}, all")
     folder = runbooks or (FOLDER if FOLDER.is_dir() else None)
-    options = Options(rounds=rounds, rate=rate, runbooks=folder)
+    watch = not missing(PEERS) if alerts is None else alerts
+    options = Options(rounds=rounds, rate=rate, runbooks=folder, watch=watch)
     found = _run(config, [known[name] for name in wanted], options, parent, keep)
     text = msgspec.json.format(msgspec.json.encode(found))
     if out is not None:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from k2.ops.watch.alerts import ALERTS
+
 if TYPE_CHECKING:
     from k2.ops.drill.rehearsal import Setup
     from k2.ops.drill.stage import Stage
 
-MODULES = ("processes", "exchange")  # each has DRILLS; the order is that of `k2 drill all`
+MODULES = ("processes", "exchange", "clock")  # each has DRILLS; the order is that of `k2 drill all`
 RECOVERED_WITHIN_S = 5.0
 
 
@@ -34,8 +36,9 @@ class Drill:
     to run it under, things to make and to clean up).
 
     `seen_by` names the signals (patterns as in `fnmatch`, see `signals.py`) of which the first one counts as detection:
-    those that lead an operator to this failure. `alerts` must fire and, after it, clear. `runbooks` are files in
-    docs/runbooks; those of its alerts count as well. What they mark for drills is executed.
+    those that lead an operator to this failure. The alerts that name this drill must fire and, after it, clear
+    (`k2.ops.watch.alerts`). `runbooks` are files in docs/runbooks; those of its alerts count as well. What they mark
+    for drills is executed.
 
     `spares`: exchanges whose flow may not be interrupted. `cold`: the cold tier is compared as well.
     `recovered_within_s` counts from the end of the cause.
@@ -48,11 +51,15 @@ class Drill:
     seen_by: tuple[str, ...]
     prepare: "Callable[[Setup], None] | None" = None
     needs: tuple[str, ...] = ()
-    alerts: tuple[str, ...] = ()
     runbooks: tuple[str, ...] = ()
     spares: tuple[str, ...] = ()
     cold: bool = False
     recovered_within_s: float = RECOVERED_WITHIN_S
+
+    @property
+    def alerts(self) -> tuple[str, ...]:
+        """The alerts that it must see fire and clear."""
+        return tuple(alert.name for alert in ALERTS.values() if self.name in alert.drills)
 
     @property
     def all_runbooks(self) -> tuple[str, ...]:

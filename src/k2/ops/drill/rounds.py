@@ -22,6 +22,7 @@ from k2.ops.drill.runbook import RESOLUTION, Ran
 from k2.ops.drill.signals import Signals
 from k2.ops.drill.stage import ALERT_WITHIN_S, Alerts, Stage
 from k2.ops.drill.verdict import Outcome, Round, judge, not_run
+from k2.ops.drill.watched import watching
 from k2.ops.verify import CannotVerifyError, verify
 from k2.store import StoreError
 from k2.store.clickhouse import ClickHouseStore
@@ -37,12 +38,12 @@ Say = Callable[[str], None]
 
 
 class Options(msgspec.Struct, frozen=True):
-    """How drills are run. `rate`: trades a second over all exchanges. `watch` watches the alerts of a platform."""
+    """How drills are run. `rate`: trades a second over all exchanges; `watch`: alerts, in the first round."""
 
     rounds: int = 3
     rate: float = 400.0
     runbooks: Path | None = None
-    watch: Callable[[Rehearsal], Any] | None = None
+    watch: bool = False
 
 
 def rehearse(lab: Lab, drill: Drill, options: Options, say: Say) -> Outcome:
@@ -64,14 +65,15 @@ def rehearse(lab: Lab, drill: Drill, options: Options, say: Say) -> Outcome:
             platform = Rehearsal(lab, made)
             with platform, _eyes(platform) as (flow, signals), _alerts(platform, options) as alerts:
                 for number in range(1, options.rounds + 1):
-                    stage = Stage(drill, platform, flow, signals, say, number, alerts, options.runbooks)
+                    told = alerts if number == 1 else None
+                    stage = Stage(drill, platform, flow, signals, say, number, told, options.runbooks)
                     rounds.append(one_round(stage))
                     say(f"round {number}: {rounds[-1].in_words()}")
                 places, checks = count(platform, flow, drill.cold, say)
     except (DrillError, LabError, StoreError, CannotVerifyError) as error:
         trouble = str(error)
         say(f"broken off: {trouble}")
-    return judge(drill, rounds, places, checks, trouble, time.monotonic() - began, watched=options.watch is not None)
+    return judge(drill, rounds, places, checks, trouble, time.monotonic() - began, watched=options.watch)
 
 
 @contextmanager
@@ -96,10 +98,10 @@ def _eyes(platform: Rehearsal) -> Iterator[tuple[Flow, Signals]]:
 
 @contextmanager
 def _alerts(platform: Rehearsal, options: Options) -> Iterator[Alerts | None]:
-    if options.watch is None:
+    if not options.watch:
         yield None
         return
-    with options.watch(platform) as alerts:
+    with watching(platform.config, platform.setup.folder / "watch") as alerts:
         yield alerts
 
 
@@ -127,6 +129,7 @@ def one_round(stage: Stage) -> Round:
         interrupted_s=_interrupted(stage),
         fired=fired,
         cleared=cleared,
+        watched=stage.alerts is not None,
         commands=[_command(ran) for ran in stage.ran],
         notes=stage.notes,
         signals=list(dict.fromkeys(signal.name for signal in stage.signals.since(stage.struck))),

@@ -70,12 +70,13 @@ class Stage:
         finally:
             self.ended = time.monotonic()
 
-    def hold(self, seconds: float) -> None:
+    def hold(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Let the failure last for so long, and, where alerts are watched, until the drill's have fired. Runs what the
-        runbooks have for diagnosis."""
+        runbooks have for diagnosis, and `meanwhile` some times a second."""
         until = time.monotonic() + seconds
         self.diagnose()
         while time.monotonic() < until or (self._alerts_due() and time.monotonic() < until + ALERT_WITHIN_S):
+            meanwhile()
             time.sleep(0.05)
 
     def diagnose(self) -> None:

@@ -26,6 +26,7 @@ class Round(msgspec.Struct, kw_only=True):
     fired: dict[str, float] = {}
     cleared: dict[str, float] = {}
     commands: list[dict[str, Any]] = []
+    watched: bool = False
     notes: list[str] = []
     signals: list[str] = []
 
@@ -79,7 +80,7 @@ def judge(
     """The verdict: every round detected and recovered in time, nothing lost, nothing twice, all else as expected."""
     reasons = [trouble] if trouble else []
     for one in rounds:
-        reasons += [f"round {one.number}: {reason}" for reason in _of_round(drill, one, watched)]
+        reasons += [f"round {one.number}: {reason}" for reason in _of_round(drill, one)]
     for name, found in places.items():
         if not found.ok:
             words = f"{name}: {found.lost} lost, {found.twice} twice, {found.strange} strange of {found.made}"
@@ -105,7 +106,7 @@ def judge(
     )
 
 
-def _of_round(drill: Drill, one: Round, watched: bool) -> list[str]:
+def _of_round(drill: Drill, one: Round) -> list[str]:
     found = []
     if one.detected_s is None:
         found.append(f"no signal of {', '.join(drill.seen_by)} was seen")
@@ -119,7 +120,7 @@ def _of_round(drill: Drill, one: Round, watched: bool) -> list[str]:
         if exchange in one.interrupted_s
     ]
     found += [f"{ran['runbook']}, {ran['moment']}: {ran['said'][-300:]}" for ran in one.commands if not ran["ok"]]
-    if watched:
+    if one.watched:
         found += [f"alert {name} did not fire" for name in drill.alerts if name not in one.fired]
         found += [f"alert {name} did not clear" for name in one.fired if name not in one.cleared]
     return found
