@@ -1,5 +1,7 @@
 """What every backend of `k2.log.Log` does. A new backend joins by being a parameter of the fixture `log`."""
 
+import asyncio
+import select
 import threading
 import time
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k2.log import Batch, Entry, Log, LogError, OffsetOutOfRange, Position
+from k2.log import Batch, Ear, Entry, Log, LogError, OffsetOutOfRange, Position
 
 S = "market.crypto.trades.test"
 RAW = S + ".raw"
@@ -278,3 +280,49 @@ def test_a_stream_that_was_emptied_goes_on_where_it_was(log: Log) -> None:
     assert log.append([entry([b"d"])]) == {S: 3}
     assert read_all(log, offset=2) == [(2, "BTC-USDT", b"c"), (3, "BTC-USDT", b"d")]
     assert log.check(S) == 4
+
+
+async def until_heard(ear: Ear) -> None:
+    """Wait in an event loop for a ring."""
+    loop, rang = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(ear.fileno(), rang.set)
+    try:
+        await asyncio.wait_for(rang.wait(), 60)
+    finally:
+        loop.remove_reader(ear.fileno())
+
+
+def test_an_ear_hears_of_what_read_now_then_has(log: Log) -> None:
+    async def follow() -> list[tuple[int, str, bytes]]:
+        log.append([entry([b"a"])])
+        log.read(S, 0)  # from now on nobody has to be waited for
+        ear = log.listen(S)
+        assert ear is not None
+        found, at = [], 1
+        for value in (b"b", b"c"):
+            await asyncio.to_thread(log.append, [entry([value])])
+            await until_heard(ear)
+            ear.hear()
+            batches = log.read_now(S, at, 1 << 20)
+            assert batches is not None
+            found += flat(batches)
+            at = batches[-1].end
+        assert not select.select([ear], [], [], 0)[0]
+        assert log.read_now(S, at, 1 << 20) == []
+        ear.close()
+        ear.close()
+        log.append([entry([b"d"])])  # nobody hears it, and nothing is wrong with that
+        return found
+
+    assert asyncio.run(follow()) == [(1, "BTC-USDT", b"b"), (2, "BTC-USDT", b"c")]
+
+
+def test_read_now_refuses_as_read_does(log: Log) -> None:
+    log.append([entry([b"a"])])
+    log.append([entry([b"b"])])
+    log.retain(S, None, 0, time.time_ns())
+    assert log.read(S, 2) == []
+    with pytest.raises(OffsetOutOfRange):
+        log.read_now(S, 0, 100)
+    with pytest.raises(LogError):
+        log.read_now(S, 3, 100)

@@ -1,8 +1,8 @@
 """The log: append-only streams with integer offsets, the truth from which everything downstream can be rebuilt.
 
 Who calls what: a feed handler (one writer a stream) calls `append` from its writer thread; loaders, archivers and
-people call `read`, `wait` and `bounds` from other processes at the same time. Every backend passes
-`tests/log/conformance.py`.
+people call `read`, `wait` and `bounds` from other processes at the same time. What serves live streams follows the log
+in its event loop: `listen` and `read_now`. Every backend passes `tests/log/conformance.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,6 +73,19 @@ class StreamInfo(NamedTuple):
     last_ts: int
 
 
+class Ear(Protocol):
+    """Hears when one stream grows, for an event loop. Not thread-safe."""
+
+    def fileno(self) -> int:
+        """A file descriptor that can be read once something was appended."""
+
+    def hear(self) -> None:
+        """Take note; before reading. Never blocks."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
 class Log(Protocol):
     """Append-only streams. Thread-safe. Stream names: letters, digits, dots, dashes."""
 
@@ -92,6 +105,12 @@ class Log(Protocol):
 
     def wait(self, positions: Mapping[str, int], timeout: float) -> bool:
         """Block until a stream has a record at or past its position (True) or `timeout` seconds went by (False)."""
+
+    def listen(self, stream: str) -> Ear | None:
+        """An ear for this stream; None where none can be had (yet). One may miss an append: look now and then, too."""
+
+    def read_now(self, stream: str, offset: int, max_bytes: int) -> list[Batch] | None:
+        """As `read`, but None where it would have to wait for somebody: then `read` in a thread."""
 
     def bounds(self, stream: str) -> tuple[int, int]:
         """(start, end): the first readable offset and the next to be given. (0, 0) for a stream that does not exist."""

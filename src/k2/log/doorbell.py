@@ -87,6 +87,40 @@ class Bell:
         self._folder.close()
 
 
+class Ear:
+    """A socket in a folder, that hears its bell; readable once it has rung. Makes the folder, but not the one that it
+    lies in. Raises OSError: FileNotFoundError where that one is not there, another where no socket can be bound."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._folder = _Folder(path)
+        self._name = secrets.token_hex(8)
+        try:
+            _make(path)
+            self._socket.bind(self._folder.address(self._name))
+        except OSError:
+            self._socket.close()
+            self._folder.close()
+            raise
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def hear(self) -> None:
+        """Take note of every ring until now."""
+        with suppress(OSError):
+            while self._socket.recv(16):
+                pass
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._socket.close()
+        with suppress(OSError):
+            os.unlink(f"{self._folder.path}/{self._name}")
+        self._folder.close()
+
+
 class Waiter:
     """The waiting side, for one thread at a time, over any number of folders."""
 
@@ -95,38 +129,34 @@ class Waiter:
         self._hear, self._shout = socket.socketpair()
         self._hear.setblocking(False)
         self._poll.register(self._hear, select.POLLIN)
-        self._sockets: dict[str, tuple[socket.socket, _Folder, str]] = {}
-        self._by_fd: dict[int, socket.socket] = {self._hear.fileno(): self._hear}
+        self._ears: dict[str, Ear] = {}
+        self._by_fd: dict[int, Ear] = {}
         self._deaf: set[str] = set()
 
     def listen(self, path: str) -> None:
         """Hear the bell of this folder from now on; makes the folder, but not the one that it lies in."""
-        if path in self._sockets or path in self._deaf:
+        if path in self._ears or path in self._deaf:
             return
-        ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        folder = _Folder(path)
-        name = secrets.token_hex(8)
         try:
-            _make(path)
-            ear.bind(folder.address(name))
-        except OSError as error:
-            ear.close()
-            folder.close()
-            if not isinstance(error, FileNotFoundError):
-                self._deaf.add(path)
+            ear = Ear(path)
+        except FileNotFoundError:
             return
-        ear.setblocking(False)
-        self._sockets[path] = (ear, folder, name)
-        self._by_fd[ear.fileno()] = ear
+        except OSError:
+            self._deaf.add(path)
+            return
+        self._ears[path] = self._by_fd[ear.fileno()] = ear
         self._poll.register(ear, select.POLLIN)
 
     def sleep(self, timeout: float) -> None:
         """Until a bell rings, `wake` is called, it is time to look again, or `timeout` seconds are over."""
         limit = min(timeout, DEAF_POLL if self._deaf else SLOW_POLL)
         for fd, _ in self._poll.poll(limit * 1000):
-            with suppress(OSError):
-                while self._by_fd[fd].recv(16):
-                    pass
+            if (ear := self._by_fd.get(fd)) is not None:
+                ear.hear()
+            else:
+                with suppress(OSError):
+                    while self._hear.recv(16):
+                        pass
 
     def wake(self) -> None:
         """End a `sleep` in another thread."""
@@ -134,11 +164,8 @@ class Waiter:
             self._shout.send(b"\0")
 
     def close(self) -> None:
-        for ear, folder, name in self._sockets.values():
+        for ear in self._ears.values():
             ear.close()
-            with suppress(OSError):
-                os.unlink(f"{folder.path}/{name}")
-            folder.close()
-        self._sockets.clear()
+        self._ears.clear()
         self._hear.close()
         self._shout.close()

@@ -69,6 +69,19 @@ class Environment:
                 self._inside += 1
             return self._handles
 
+    def enter(self) -> Handles | None:
+        """As `acquire`, if the environment is open and nobody has to be waited for, as is who writes when it is opened;
+        else None."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._handles is None or self._leaving:
+                return None
+            self._inside += 1
+            return self._handles
+        finally:
+            self._lock.release()
+
     def release(self, touched: int) -> None:
         """The handles are out of use; about `touched` bytes of the map were looked at through them."""
         with self._lock:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from k2.log import Batch, Entry, LogError, Position, StreamInfo
-from k2.log.doorbell import Waiter
+from k2.log.doorbell import Ear, Waiter
 from k2.log.environment import shared
 from k2.log.names import RAW, check_entries, check_name, is_stream
 from k2.log.positions import FOLDER, Positions
@@ -65,6 +65,16 @@ class LmdbLog:
     def read(self, stream: str, offset: int, max_bytes: int = 4 << 20) -> list[Batch]:
         pair, which = self._pair(stream)
         return pair.read(which, offset, max_bytes)
+
+    def read_now(self, stream: str, offset: int, max_bytes: int) -> list[Batch] | None:
+        pair, which = self._pair(stream)
+        return pair.read_now(which, offset, max_bytes)
+
+    def listen(self, stream: str) -> Ear | None:
+        try:
+            return Ear(self._pair(stream)[0].bell)
+        except OSError:
+            return None
 
     def bounds(self, stream: str) -> tuple[int, int]:
         pair, which = self._pair(stream)

@@ -1,9 +1,12 @@
 """The log in memory, for tests and for trying things out: the same behaviour, gone with the process."""
 
+import socket
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from weakref import WeakSet
 
 from k2.log import Batch, Entry, LogError, OffsetOutOfRange, Position, StreamInfo
 from k2.log.names import check_entries, check_name, past_the_end
@@ -21,6 +24,29 @@ class _Stream:
         return self.batches[0].offset if self.batches else self.end
 
 
+class MemoryEar:
+    """A socket that the log writes to."""
+
+    def __init__(self) -> None:
+        self._hear, self._shout = socket.socketpair()
+        self._hear.setblocking(False)
+        self._shout.setblocking(False)
+        self.fileno = self._hear.fileno
+
+    def ring(self) -> None:
+        with suppress(OSError):  # full: there is a ring to hear already; or closed
+            self._shout.send(b"\0")
+
+    def hear(self) -> None:
+        with suppress(OSError):
+            while self._hear.recv(4096):
+                pass
+
+    def close(self) -> None:
+        self._hear.close()
+        self._shout.close()
+
+
 class MemoryLog:
     """The `Log` in this process's memory. Thread-safe; nothing is durable."""
 
@@ -28,6 +54,7 @@ class MemoryLog:
         self._changed = threading.Condition()
         self._streams: dict[str, _Stream] = {}
         self._positions: dict[str, dict[str, Position]] = {}
+        self._ears: WeakSet[MemoryEar] = WeakSet()
         self._closed = False
 
     def _require_open(self) -> None:
@@ -52,6 +79,8 @@ class MemoryLog:
                 stream.end += len(values)
                 stream.size += _size(stream.batches[-1])
             self._changed.notify_all()
+            for ear in self._ears:
+                ear.ring()
         return offsets
 
     def read(self, stream: str, offset: int, max_bytes: int = 4 << 20) -> list[Batch]:
@@ -85,6 +114,18 @@ class MemoryLog:
         with self._changed:
             self._require_open()
             return self._changed.wait_for(arrived, timeout) and not self._closed
+
+    def listen(self, stream: str) -> MemoryEar:
+        """It hears of every stream."""
+        check_name(stream)
+        with self._changed:
+            self._require_open()
+            ear = MemoryEar()
+            self._ears.add(ear)
+            return ear
+
+    def read_now(self, stream: str, offset: int, max_bytes: int) -> list[Batch]:
+        return self.read(stream, offset, max_bytes)
 
     def bounds(self, stream: str) -> tuple[int, int]:
         check_name(stream)

@@ -8,7 +8,7 @@ import lmdb
 
 from k2.log import Batch, LogCorrupt, OffsetOutOfRange, StreamInfo, block
 from k2.log.datafile import Damaged, entries
-from k2.log.environment import Environment, explain, mend
+from k2.log.environment import Environment, Handles, explain, mend
 from k2.log.names import RAW, past_the_end
 from k2.log.salvage import whole_runs
 
@@ -27,8 +27,15 @@ class Pair(Environment):
 
     def read(self, which: int, offset: int, max_bytes: int) -> list[Batch]:
         handles = self.acquire()
-        if handles is None:
-            return self._read_nothing(which, offset)
+        return self._read_nothing(which, offset) if handles is None else self._read(handles, which, offset, max_bytes)
+
+    def read_now(self, which: int, offset: int, max_bytes: int) -> list[Batch] | None:
+        """None: the environment is not open, or somebody is in the way."""
+        handles = self.enter()
+        return None if handles is None else self._read(handles, which, offset, max_bytes)
+
+    def _read(self, handles: Handles, which: int, offset: int, max_bytes: int) -> list[Batch]:
+        """Lets go of the handles."""
         taken = 0
         batches: list[Batch] = []
         try:

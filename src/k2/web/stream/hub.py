@@ -1,6 +1,6 @@
 """The hub: follows the log once for all subscribers, and only while there are any.
 
-    log ──▶ Follower (a thread) ──▶ Recent: each stream's newest records ──▶ Connection.pump, one after the other
+    log ──▶ Follower (in the loop) ──▶ Recent: each stream's newest records ──▶ Connection.go, one after the other
      └────▶ a few threads that read history, for cursors that are further back
 
 Nearly all subscribers are at the end of the log nearly always, and want the same as others: for those, what is new is
@@ -59,7 +59,6 @@ class Hub:
         self._connections: dict[Connection, None] = {}
         self._full: dict[Connection, None] = {}
         self._follower: Follower | None = None
-        self._ending: Follower | None = None
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="k2-history")
         self._looking: asyncio.TimerHandle | None = None
         self._beating: asyncio.TimerHandle | None = None
@@ -107,8 +106,6 @@ class Hub:
         for timer in (self._looking, self._beating):
             if timer is not None:
                 timer.cancel()
-        if self._ending is not None:
-            await asyncio.to_thread(self._ending.join)
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
     def signature(self, wants: Mapping[str, Want]) -> Signature:
@@ -145,17 +142,15 @@ class Hub:
             self._follower = Follower(
                 self.log, now, self.limits.chunk_bytes, self.limits.linger_s, self._take, self._fail
             )
-            self._follower.start(asyncio.get_running_loop())
+            self._follower.start()
 
     def _stop_following(self) -> None:
         if self._follower is not None:
             self._follower.stop()
-            self._ending, self._follower = self._follower, None
+            self._follower = None
 
-    def _take(self, follower: Follower, news: News) -> None:
+    def _take(self, news: News) -> None:
         """What is new in the log goes to everybody."""
-        if follower is not self._follower:
-            return
         self.now = self.clock()
         for item in news:
             recent = self.recents[item.stream]
@@ -169,11 +164,10 @@ class Hub:
             connection.go(step)
         self._count()
 
-    def _fail(self, follower: Follower, error: LogError) -> None:
-        if follower is self._follower:
-            self._stop_following()
-            for connection in list(self._connections):
-                connection.fail(str(error), "connect again; if this goes on, see `k2 status`")
+    def _fail(self, error: LogError) -> None:
+        self._stop_following()
+        for connection in list(self._connections):
+            connection.fail(str(error), "connect again; if this goes on, see `k2 status`")
 
     def _count(self) -> None:
         for channel, count in self.sent.items():
