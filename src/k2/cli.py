@@ -37,6 +37,7 @@ VERBS = {
     "export": "k2.commands.export",
     "completion": "k2.commands.completion",
     "bench": "k2.commands.bench",
+    "burnin": "k2.commands.burnin",
     "drill": "k2.commands.drill",
 }
 

@@ -188,6 +188,49 @@ class MetricsConfig(_Section, frozen=True):
     ] = ""
 
 
+class BudgetMemory(_Section, frozen=True):
+    """Resident memory of a process at its largest, in MB of a million bytes."""
+
+    feed: Annotated[float, Meta(description="Resident memory of each feed handler, at most, in MB.")] = 90.0
+    loader: Annotated[float, Meta(description="The same of the loader.")] = 90.0
+    store: Annotated[float, Meta(description="The same of the store.")] = 600.0
+    archiver: Annotated[float, Meta(description="The same of the archiver.")] = 70.0
+    job: Annotated[float, Meta(description="The same of what the archiver starts, while it runs.")] = 600.0
+    web: Annotated[float, Meta(description="The same of the web.")] = 120.0
+    supervisor: Annotated[float, Meta(description="The same of the supervisor.")] = 60.0
+    all: Annotated[float, Meta(description="The same of all that stay, together: the archiver's jobs apart.")] = 900.0
+
+
+class BudgetCpu(_Section, frozen=True):
+    """Processor time of a process over a run, in percent of one core."""
+
+    feed: Annotated[float, Meta(description="Processor time of each feed handler, at most, in percent of a core.")] = (
+        15.0
+    )
+    loader: Annotated[float, Meta(description="The same of the loader.")] = 20.0
+    store: Annotated[float, Meta(description="The same of the store.")] = 15.0
+    archiver: Annotated[float, Meta(description="The same of the archiver with its jobs.")] = 10.0
+    web: Annotated[float, Meta(description="The same of the web.")] = 5.0
+    supervisor: Annotated[float, Meta(description="The same of the supervisor.")] = 3.0
+    all: Annotated[float, Meta(description="The same of all together.")] = 60.0
+
+
+class BudgetGrowth(_Section, frozen=True):
+    """What a process may grow in a day before a slope is a leak."""
+
+    memory_mb: Annotated[float, Meta(description="Growth of a process's own memory in 24 h, at most, in MB.")] = 48.0
+    files: Annotated[float, Meta(description="Growth of a process's open files in 24 h, at most.")] = 24.0
+    threads: Annotated[float, Meta(description="Growth of a process's threads in 24 h, at most.")] = 12.0
+
+
+class BudgetConfig(_Section, frozen=True):
+    """What `k2 burnin` holds the platform to, at 500 trades/s on two cores."""
+
+    memory_mb: BudgetMemory = BudgetMemory()
+    cpu_percent: BudgetCpu = BudgetCpu()
+    growth_24h: BudgetGrowth = BudgetGrowth()
+
+
 class Config(_Section, frozen=True):
     """The whole tree."""
 
@@ -204,6 +247,7 @@ class Config(_Section, frozen=True):
     web: WebConfig = WebConfig()
     sim: SimConfig = SimConfig()
     metrics: MetricsConfig = MetricsConfig()
+    budget: BudgetConfig = BudgetConfig()
 
     @property
     def data_dir(self) -> Path:
