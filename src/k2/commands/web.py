@@ -13,11 +13,11 @@ import uvloop
 
 from k2 import metrics
 from k2.config import Config, ConfigError
+from k2.door import is_loopback
 from k2.log import Log, LogError
 from k2.ops import journal
 from k2.ops.vitals import Observer, as_json
 from k2.terminal import note
-from k2.web.guard import is_loopback
 from k2.web.keys import Keys, KeysError, listed
 from k2.web.parts import Parts
 from k2.web.server import serve

@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from k2 import metrics
 from k2.log import LogError
@@ -47,8 +48,9 @@ class Frame:
         self._limits = Limits()
         self._open: dict[asyncio.Task[Any], Key | None] = {}
 
-    def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._outermost], client_max_size=MAX_BODY)
+    def application(self, *middlewares: Middleware) -> web.Application:
+        """`middlewares` stand outside of everything here."""
+        app = web.Application(middlewares=[*middlewares, self._outermost], client_max_size=MAX_BODY)
         for route in self._table:
             handle = self._answering(route)
             app.router.add_route(route.method, route.path, handle)

@@ -1,6 +1,5 @@
 """Who may come in: hosts, origins, keys; and what every answer tells browsers to do with it."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from k2.config import WebConfig
+from k2.door import is_loopback
 from k2.web.keys import Key, KeyRefused, Keys, KeysError
 from k2.web.problems import Problem
 
@@ -24,16 +24,6 @@ _ALWAYS = {
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _EXPOSED = "Link, ETag, RateLimit, RateLimit-Policy, Retry-After, Content-Disposition"
 _ALLOWED_HEADERS = "Authorization, X-API-Key, Content-Type, If-None-Match, Last-Event-ID"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach this address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:

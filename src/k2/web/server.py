@@ -8,11 +8,13 @@ from pathlib import Path
 from aiohttp import web
 
 from k2.config import Config, ConfigError, WebConfig
+from k2.door import Door
 from k2.web.app import Frame, routes
 from k2.web.parts import Parts
 
 _GRACE = 1.0  # s for answers under way, when the server ends
 _BACKLOG = 512
+_CONNECTIONS = 256  # besides those of live streams
 _LINE = 64 << 10  # bytes of a request's first line: lists of symbols, statements
 
 
@@ -43,29 +45,30 @@ async def serve(
     awaited (it ends live streams), and what runs has a second. Raises ConfigError."""
     config: Config = parts.config
     context = tls(config.web)
+    door = Door("web-connections", config.web.subscribers + _CONNECTIONS)
     runner = web.AppRunner(
-        Frame(parts, routes()).application(),
+        Frame(parts, routes()).application(door.middleware),
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=75,
         shutdown_timeout=_GRACE,
         max_line_size=_LINE,
+        auto_decompress=False,
     )
     await runner.setup()
-    site = web.TCPSite(runner, config.web.host, config.web.port, backlog=_BACKLOG, ssl_context=context)
     try:
         try:
-            await site.start()
+            listener = await door.listen(runner, config.web.host, config.web.port, _BACKLOG, context)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {config.web.host}:{config.web.port} ({error.strerror}): end what uses it, or choose"
                 " another web.port"
             ) from None
-        port = runner.addresses[0][1]
+        port = listener.sockets[0].getsockname()[1]
         host = f"[{config.web.host}]" if ":" in config.web.host else config.web.host
         ready(f"{'https' if context else 'http'}://{host}:{port}")
         await stop.wait()
-        await site.stop()
+        listener.close()
         await before_end()
     finally:
         await runner.cleanup()

@@ -20,6 +20,7 @@ from k2.store.server.request import Ask
 from k2.store.server.status import http_status
 
 WHOLE = 1 << 20
+STALLED_S = 30.0  # ClickHouse's http_send_timeout
 
 _TYPES = {
     "json": "application/json; charset=UTF-8",
@@ -74,7 +75,7 @@ def failure(error: StoreError, headers: dict[str, str]) -> web.Response:
     """A clean HTTP error in ClickHouse's form."""
     response = web.Response(
         status=http_status(error.code),
-        body=f"{error}\n".encode(),
+        body=f"{error}\n".encode(errors="replace"),
         headers={**headers, "X-ClickHouse-Exception-Code": str(error.code)},
     )
     response.content_type = "text/plain"
@@ -125,7 +126,14 @@ class Stream:
         await self._response.prepare(self._request)
 
     async def write(self, chunk: bytes) -> None:
-        await self._response.write(pack(chunk) if self._frames else chunk)
+        """Raises ConnectionError when the client takes nothing for long: a statement's place waits behind it."""
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self._response.write(pack(chunk) if self._frames else chunk)
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionResetError(f"the client took nothing for {STALLED_S:g} s") from None
 
     async def end(self) -> web.StreamResponse:
         await self._response.write_eof()
@@ -136,7 +144,7 @@ class Stream:
         text = f"{error}\n"
         block = f"\r\n__exception__\r\n{self._tag}\r\n{text}{len(text.encode())} {self._tag}\r\n__exception__\r\n"
         with suppress(ConnectionError):
-            await self._response.write(block.encode())
+            await self._response.write(block.encode(errors="replace"))
         if self._request.transport is not None:
             # Not abort(): what is written must still reach the client; closing leaves out the last chunk.
             self._request.transport.close()

@@ -7,9 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from k2 import metrics
 from k2.config import StoreConfig
+from k2.door import is_loopback
 from k2.store import StoreError
 from k2.store.embedded import Engine
 from k2.store.server import answers, incoming, readers, request
@@ -24,7 +26,6 @@ from k2.store.server.work import Work
 _log = logging.getLogger("k2.store")
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 _RUNNING = {"write": 12, "reader": 6}  # statements at once
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _NAMED = {"X-ClickHouse-Server-Display-Name": "k2"}
 
 
@@ -44,8 +45,8 @@ class Server:
         self._running: set[str] = set()
         self._errands: set[asyncio.Task[None]] = set()
 
-    def application(self) -> web.Application:
-        app = web.Application(client_max_size=0)
+    def application(self, *middlewares: Middleware) -> web.Application:
+        app = web.Application(client_max_size=0, middlewares=middlewares)
         for path in ("/ping", "/replicas_status"):
             app.router.add_route("*", path, _ok)
         for path in ("/", "/query"):
@@ -140,7 +141,7 @@ class Server:
         origin = http.headers.get("Origin")
         if (origin and origin.partition("://")[2] != host) or http.headers.get("Sec-Fetch-Site") == "cross-site":
             raise refusal(497, "ACCESS_DENIED", "Requests from web pages of other origins are refused")
-        if self._config.host in _LOOPBACK and re.sub(r":\d+$", "", host) not in _LOOPBACK:
+        if is_loopback(self._config.host) and not is_loopback(re.sub(r":\d*$", "", host).lower()):
             raise refusal(497, "ACCESS_DENIED", f"This store answers on {self._config.host} only, not as {host}")
 
 

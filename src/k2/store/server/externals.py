@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import IO, NamedTuple
 
 from aiohttp import BodyPartReader, web
@@ -14,6 +14,8 @@ from k2.store.server.statement import MAX_STATEMENT
 from k2.store.server.status import refusal
 
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+MOST = 64 << 20  # bytes of all fields and files of a form; files wait on disk
+_PARTS = 1_000
 
 
 class External(NamedTuple):
@@ -41,34 +43,54 @@ async def read(request: web.Request) -> Form:
     """Read a multipart body; files go to disk. Raises StoreError."""
     fields: dict[str, str] = {}
     files: dict[str, IO[bytes]] = {}
+    room = MOST
     reader = await request.multipart()
-    while (part := await reader.next()) is not None:
-        if not isinstance(part, BodyPartReader) or not part.name:
-            raise refusal(36, "BAD_ARGUMENTS", "A part of the multipart body has no name")
-        if part.filename is None:
-            fields[part.name] = await _field(part)
-        else:
-            files[part.name] = await _file(part)
-    words = {**request.query, **fields}
-    return Form(fields, [_external(name, file, words) for name, file in files.items()])
+    try:
+        while (part := await reader.next()) is not None:
+            if not isinstance(part, BodyPartReader) or not part.name:
+                raise refusal(36, "BAD_ARGUMENTS", "A part of the multipart body has no name")
+            if len(fields) + len(files) >= _PARTS:
+                raise refusal(36, "BAD_ARGUMENTS", f"The multipart body has more than {_PARTS} parts")
+            if part.filename is None:
+                fields[part.name], size = await _field(part, room)
+            else:
+                files[part.name], size = await _file(part, room)
+            room -= size
+        words = {**request.query, **fields}
+        return Form(fields, [_external(name, file, words) for name, file in files.items()])
+    except (ValueError, RuntimeError, web.HTTPException) as error:  # what aiohttp raises for a body that is no form
+        raise refusal(36, "BAD_ARGUMENTS", f"The multipart body cannot be read: {error}") from None
 
 
-async def _field(part: BodyPartReader) -> str:
+async def _field(part: BodyPartReader, room: int) -> tuple[str, int]:
     text = bytearray()
-    while chunk := await part.read_chunk():
-        text += chunk
+    async for piece in _decoded(part, room):
+        text += piece
         if len(text) > MAX_STATEMENT:
             raise refusal(229, "QUERY_IS_TOO_LARGE", f"The form field {part.name} is larger than {MAX_STATEMENT} bytes")
-    return part.decode(bytes(text)).decode("utf-8", "surrogateescape")
+    return text.decode("utf-8", "surrogateescape"), len(text)
 
 
-async def _file(part: BodyPartReader) -> IO[bytes]:
+async def _file(part: BodyPartReader, room: int) -> tuple[IO[bytes], int]:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives until the statement is over
-    while chunk := await part.read_chunk(CHUNK):
-        file.write(part.decode(chunk))
+    async for piece in _decoded(part, room):
+        file.write(piece)
     file.flush()
+    size = file.tell()
     file.seek(0)
-    return file
+    return file, size
+
+
+async def _decoded(part: BodyPartReader, room: int) -> AsyncIterator[bytes]:
+    """A part's content, as pieces, at most `room` bytes of it."""
+    if part.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise refusal(89, "UNKNOWN_COMPRESSION_METHOD", f"The part {part.name} is packed: send it as it is")
+    while chunk := await part.read_chunk(CHUNK):
+        piece = bytes(part.decode(chunk))
+        room -= len(piece)
+        if room < 0:
+            raise refusal(229, "QUERY_IS_TOO_LARGE", f"The multipart body holds more than {MOST >> 20} MiB")
+        yield piece
 
 
 def _external(name: str, file: IO[bytes], words: Mapping[str, str]) -> External:

@@ -5,7 +5,7 @@ length of its data (both 32 bit, little-endian), then the data: an LZ4 block (0x
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import lz4.block
 
@@ -15,7 +15,7 @@ from k2.store.server.status import refusal
 
 _HEAD = struct.Struct("<BII")
 _NONE, _LZ4, _ZSTD = 0x02, 0x82, 0x90
-_MAX = 1 << 30  # ClickHouse's own limit on a frame
+MOST = 16 << 20  # a frame, packed or not, is held whole; clickhouse-go makes them of 10 MiB, others of 1
 FRAME = 1 << 16
 
 
@@ -35,25 +35,26 @@ class FrameReader:
     def __init__(self) -> None:
         self._held = bytearray()
 
-    def feed(self, piece: bytes) -> bytes:
-        """The data of all frames that are now complete."""
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The data of each frame that is now complete."""
         held = self._held
         held += piece
-        out = []
         at = 0
         while len(held) - at >= 16 + _HEAD.size:
             method, packed, size = _HEAD.unpack_from(held, at + 16)
-            if packed < _HEAD.size or packed > _MAX or size > _MAX or method not in _METHODS:
+            if packed < _HEAD.size or method not in _METHODS:
                 raise refusal(
                     271, "CANNOT_DECOMPRESS", "The body is not in ClickHouse's compressed frames (decompress=1)"
                 )
+            if packed > MOST or size > MOST:
+                raise refusal(271, "CANNOT_DECOMPRESS", f"A frame of more than {MOST >> 20} MiB: send smaller ones")
             if len(held) - at < 16 + packed:
                 break
             body = bytes(held[at + 16 + _HEAD.size : at + 16 + packed])
-            out.append(_METHODS[method](body, size))
             at += 16 + packed
+            if data := _METHODS[method](body, size):
+                yield data
         del held[:at]
-        return b"".join(out)
 
 
 def _stored(body: bytes, size: int) -> bytes:
@@ -69,12 +70,15 @@ def _lz4(body: bytes, size: int) -> bytes:
         raise refusal(271, "CANNOT_DECOMPRESS", f"Cannot decompress an LZ4 frame: {caught}") from None
 
 
-def _zstd(body: bytes, _: int) -> bytes:
+def _zstd(body: bytes, size: int) -> bytes:
     state = zstd_decompressor()
     try:
-        return bytes(state.decompress(body))
+        data = bytes(state.decompress(body, size))
     except Exception as caught:  # noqa: BLE001 - its class is the codec's own
         raise refusal(271, "CANNOT_DECOMPRESS", f"Cannot decompress a ZSTD frame: {caught}") from None
+    if len(data) != size:
+        raise refusal(271, "CANNOT_DECOMPRESS", "A ZSTD frame is not as long as it says")
+    return data
 
 
 _METHODS: dict[int, Callable[[bytes, int], bytes]] = {_NONE: _stored, _LZ4: _lz4, _ZSTD: _zstd}

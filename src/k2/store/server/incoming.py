@@ -12,6 +12,8 @@ from k2.store.server.statement import MAX_STATEMENT, Statement, StatementError, 
 from k2.store.server.status import refusal
 
 _CACHED_TEXT = 4096  # longer texts are parsed anew, so that the cache stays small
+_TEXT_WITHIN = 30.0  # s for a statement to be here; one of the few places to run is held meanwhile
+_FORM_WITHIN = 120.0  # s, with its files
 
 
 class Incoming(NamedTuple):
@@ -27,7 +29,11 @@ class Incoming(NamedTuple):
 async def read(http: web.Request, ask: Ask) -> Incoming:
     """Read as much of the body as the statement takes. Raises StoreError, StatementError."""
     if http.content_type == "multipart/form-data":
-        return await _form(http, ask)
+        try:
+            async with asyncio.timeout(_FORM_WITHIN):
+                return await _form(http, ask)
+        except TimeoutError:
+            raise bodies.too_slow(f"the form was not here within {_FORM_WITHIN:g} s") from None
     query = ask.query.encode("utf-8", "surrogateescape")
     if http.method != "POST" or not http.can_read_body:
         statement = await _parse(query)
@@ -37,7 +43,11 @@ async def read(http: web.Request, ask: Ask) -> Incoming:
         statement = await _parse(query)
         if statement.kind.startswith("insert") and statement.format:
             return Incoming(ask, statement, query[statement.data :], rest)
-    return await _with_body(ask, query + b"\n" if query else b"", rest)
+    try:
+        async with asyncio.timeout(_TEXT_WITHIN):
+            return await _with_body(ask, query + b"\n" if query else b"", rest)
+    except TimeoutError:
+        raise bodies.too_slow(f"the statement was not here within {_TEXT_WITHIN:g} s") from None
 
 
 async def _with_body(ask: Ask, text: bytes, rest: AsyncIterator[bytes]) -> Incoming:

@@ -1,7 +1,6 @@
 """What a client asks for, read from the URL and the headers of one HTTP request, before its body."""
 
 import base64
-import binascii
 import hmac
 import uuid
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ _HTTP_SERVER_WORDS = """
 _INTERFACE = frozenset(_INTERFACE_WORDS.split())  # all else is `param_*` or a setting of the engine
 _HTTP_SERVER_SETTINGS = frozenset(_HTTP_SERVER_WORDS.split())  # they speak to ClickHouse's own HTTP server
 _ENCODINGS = ("lz4", "zstd", "br", "gzip", "deflate", "xz", "bz2", "snappy")  # best first
+_LONGEST_ID = 500
 _EXTERNAL = ("_format", "_types", "_structure")
 
 
@@ -73,7 +73,7 @@ def read(method: str, query: Mapping[str, str], headers: Mapping[str, str], acco
         account=account,
         method=method,
         query=query.get("query", ""),
-        query_id=query.get("query_id") or str(uuid.uuid4()),
+        query_id=_query_id(query.get("query_id", "")),
         database=named or ("k2" if account.readonly else "default"),
         database_named=bool(named),
         default_format=query.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
@@ -96,14 +96,27 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
 
 def _number(query: Mapping[str, str], name: str) -> int:
     text = query.get(name, "0")
-    if not text.isdigit():
-        raise refusal(27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED", f"{name} is {text!r}, not a number")
+    if not _digits(text):
+        raise refusal(27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED", f"{name} is {text[:60]!r}, not a number")
     return int(text)
 
 
+def _query_id(text: str) -> str:
+    if not text:
+        return str(uuid.uuid4())
+    if len(text) > _LONGEST_ID or not text.isprintable():  # it stands in a header of the answer
+        raise refusal(36, "BAD_ARGUMENTS", f"query_id has at most {_LONGEST_ID} printable characters")
+    return text
+
+
+def _digits(text: str) -> bool:
+    """A number of up to 18 digits. Of other scripts' digits, too, `isdigit` says that they are; `int` refuses some."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
 def _session_timeout(text: str) -> float:
-    if not text.isdigit():
-        raise refusal(374, "INVALID_SESSION_TIMEOUT", f"Invalid session timeout: '{text}'")
+    if not _digits(text):
+        raise refusal(374, "INVALID_SESSION_TIMEOUT", f"Invalid session timeout: {text[:60]!r}")
     if int(text) > 3600:
         raise refusal(
             374, "INVALID_SESSION_TIMEOUT", f"Session timeout '{text}' is larger than max_session_timeout: 3600"
@@ -127,7 +140,7 @@ def _authenticate(query: Mapping[str, str], headers: Mapping[str, str], accounts
     name, password = _credentials(query, headers)
     account = accounts.get(name)
     expected = account.password if account else ""
-    same = hmac.compare_digest(expected.encode(), password.encode())
+    same = hmac.compare_digest(expected.encode(), password.encode("utf-8", "backslashreplace"))
     if account is None or not same:
         raise refusal(
             516,
@@ -144,7 +157,7 @@ def _credentials(query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[
         scheme, _, token = headers["Authorization"].partition(" ")
         try:
             name, _, password = base64.b64decode(token, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # also binascii.Error, UnicodeError
             raise refusal(516, "AUTHENTICATION_FAILED", "The Authorization header is not valid base64") from None
         if scheme.lower() != "basic":
             raise refusal(516, "AUTHENTICATION_FAILED", f"'{scheme}' HTTP Authorization scheme is not supported")
