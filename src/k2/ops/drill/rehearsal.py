@@ -41,6 +41,7 @@ class Setup:
     exchange: Config
     environ: dict[str, str] = field(default_factory=dict)
     under: list[str] = field(default_factory=list)
+    exchange_under: list[str] = field(default_factory=list)
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def change(self, **sections: Mapping[str, Any]) -> None:
@@ -106,7 +107,10 @@ class Rehearsal:
 
     def start_sim(self, *arguments: str) -> None:
         """Start the simulator; it goes on where its truth ends."""
-        self.sim = self.lab.k2(self.exchange, SIM, ["sim", *arguments])
+        self.sim = self.lab.run(
+            SIM, ["-m", "k2.child", "sim", *arguments], environment(self.exchange), self.exchange.run_dir,
+            under=self.setup.exchange_under,
+        )  # fmt: skip
         self.lab.ready(self.exchange, self.sim)
 
     def up(self) -> None:

@@ -117,6 +117,7 @@ def one_round(stage: Stage) -> Round:
         raise DrillError(f"{stage.drill.name} broke nothing: its act never entered stage.failing()")
     stage.diagnose()
     since = stage.recovered(RECOVER_WITHIN_S)
+    flowing, interrupted = stage.flow.newest.clean_since(), _interrupted(stage)
     stage.run_runbooks(RESOLUTION)
     fired, cleared = _await_alerts(stage)
     seen = _first_seen(stage)
@@ -125,15 +126,21 @@ def one_round(stage: Stage) -> Round:
         cause_s=round(stage.ended - stage.struck, 3),
         detected_s=None if seen is None else round(max(0.0, seen.at - stage.struck), 3),
         detected_by="" if seen is None else f"{seen.name} ({seen.detail})",
-        recovered_s=None if since is None else round(max(0.0, since - stage.ended), 3),
-        interrupted_s=_interrupted(stage),
+        flowing_s=_since_end(stage, flowing),
+        recovered_s=_since_end(stage, since),
+        interrupted_s=interrupted,
         fired=fired,
         cleared=cleared,
         watched=stage.alerts is not None,
         commands=[_command(ran) for ran in stage.ran],
         notes=stage.notes,
+        faults=stage.faults,
         signals=list(dict.fromkeys(signal.name for signal in stage.signals.since(stage.struck))),
     )
+
+
+def _since_end(stage: Stage, at: float | None) -> float | None:
+    return None if at is None else round(max(0.0, at - stage.ended), 3)
 
 
 def _first_seen(stage: Stage) -> Any:

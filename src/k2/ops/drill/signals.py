@@ -28,7 +28,7 @@ from k2.log import Log, LogError
 from k2.metrics import parse, read_status
 from k2.ops.drill.timeline import Timeline
 
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 0.25
 READY_EVERY_S = 0.6
 COUNTERS = {  # metric -> the label that names what is concerned
     "k2_reconnects_total": "exchange",
@@ -126,6 +126,10 @@ class Signals(threading.Thread):
         for name in self.timeline.note(now, wrong):
             if not name.startswith("down:"):
                 self._tell(name, wrong[name])
+
+    def tell(self, name: str, detail: str) -> None:
+        """A signal that the drill itself has seen, such as what a client of the platform notices."""
+        self._tell(name, detail)
 
     def _tell(self, name: str, detail: str) -> None:
         with self._lock:

@@ -58,6 +58,7 @@ class Stage:
         self.struck = self.ended = 0.0
         self.ran: list[Ran] = []
         self.notes: list[str] = []
+        self.faults: list[str] = []
         self._runbooks = runbooks
         self._diagnosed = False
 
@@ -97,6 +98,11 @@ class Stage:
     def note(self, text: str) -> None:
         """Something worth reading in the report, such as what a random round did."""
         self.notes.append(text)
+        self.say(text)
+
+    def fault(self, text: str) -> None:
+        """Something is not as the drill expects: it fails, and says this."""
+        self.faults.append(text)
         self.say(text)
 
     def wait(self, what: str, done: Callable[[], object], within: float) -> float:

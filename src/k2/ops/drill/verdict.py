@@ -13,14 +13,15 @@ PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 
 
 class Round(msgspec.Struct, kw_only=True):
-    """One round. Times in seconds: `detected_s` from the strike, `recovered_s` from the end of the cause, None for
-    never; `interrupted_s` how long each exchange's flow was not whole; `fired` from the strike, `cleared` from the end.
+    """One round. Times in seconds: `detected_s` from the strike; from the end of the cause `flowing_s` (the newest trades
+    are visible again) and `recovered_s` (every trade is, and every process answers); None for never; `interrupted_s` how long each exchange's flow was not whole; `fired` from the strike, `cleared` from the end.
     """
 
     number: int
     cause_s: float
     detected_s: float | None
     detected_by: str
+    flowing_s: float | None
     recovered_s: float | None
     interrupted_s: dict[str, float] = {}
     fired: dict[str, float] = {}
@@ -28,6 +29,7 @@ class Round(msgspec.Struct, kw_only=True):
     commands: list[dict[str, Any]] = []
     watched: bool = False
     notes: list[str] = []
+    faults: list[str] = []
     signals: list[str] = []
 
     def in_words(self) -> str:
@@ -49,6 +51,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     reasons: list[str]
     rounds: list[Round] = []
     detected_s: dict[str, float | None] = {}
+    flowing_s: dict[str, float | None] = {}
     recovered_s: dict[str, float | None] = {}
     made: int = 0
     lost: int = 0
@@ -94,6 +97,7 @@ def judge(
         reasons=reasons,
         rounds=list(rounds),
         detected_s=_spread([one.detected_s for one in rounds]),
+        flowing_s=_spread([one.flowing_s for one in rounds]),
         recovered_s=_spread([one.recovered_s for one in rounds]),
         made=max((found.made for found in places.values()), default=0),
         lost=max((found.lost for found in places.values()), default=0),
@@ -107,7 +111,7 @@ def judge(
 
 
 def _of_round(drill: Drill, one: Round) -> list[str]:
-    found = []
+    found = list(one.faults)
     if one.detected_s is None:
         found.append(f"no signal of {', '.join(drill.seen_by)} was seen")
     if one.recovered_s is None:
