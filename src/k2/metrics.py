@@ -108,11 +108,9 @@ ARCHIVE_SECONDS = Gauge("k2_archive_last_run_seconds", "How long the job's last 
 ARCHIVE_FAILURES = Gauge("k2_archive_failures_in_a_row", "Runs of the job that failed since one ended well.", ["job"])
 AUDIT_OK = Gauge("k2_audit_ok", "1 if the last audit of the cold tier found no difference, else 0.", ["scope"])
 AUDIT_TIME = Gauge("k2_audit_timestamp_seconds", "When the last audit of the cold tier ended.", ["scope"])
-AUDIT_FINDINGS = Gauge(
-    "k2_audit_findings", "What the last audit of the cold tier found wrong, by kind.", ["scope", "kind"]
-)
-VERIFY_OK = Gauge("k2_verify_ok", "1 if the last `k2 verify` proved everything that it was asked, else 0.")
-VERIFY_TIME = Gauge("k2_verify_timestamp_seconds", "When the last `k2 verify` ended.")
+AUDIT_FINDINGS = Gauge("k2_audit_findings", "What the last audit of the cold tier found wrong.", ["scope"])
+VERIFY_OK = Gauge("k2_verify_ok", "1 if the last `k2 verify` proved all that it was asked, else 0.", ["scope"])
+VERIFY_TIME = Gauge("k2_verify_timestamp_seconds", "When the last `k2 verify` ended.", ["scope"])
 VERIFY_MISSING = Gauge(
     "k2_verify_missing_trades", "Trades that the last `k2 verify` missed and no gap explains.", ["exchange"]
 )

@@ -59,7 +59,9 @@ def load(config: Config, latency_file: Path | None) -> None:
             file = stack.enter_context(latency_file.open("ab")) if latency_file else None
             serve(config, "loader")
             trace.start(config.metrics.trace)
-            Loader(log, *connections, config.loader, EXCHANGES, Latencies(file)).run(stop)
+            loader = Loader(log, *connections, config.loader, EXCHANGES, Latencies(file))
+            loader.measure()
+            loader.run(stop)
         except (StoreError, LogError, ConfigError) as error:
             note(f"k2 load: {error}")
             sys.exit(1)

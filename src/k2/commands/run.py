@@ -21,6 +21,7 @@ from k2.feed.lock import only_one
 from k2.log import LogError
 from k2.metrics import read_status
 from k2.ops import journal, platform
+from k2.ops.measures import Measures
 from k2.ops.panel import Panel
 from k2.ops.screen import Screen
 from k2.ops.supervise import Service, Supervisor
@@ -185,9 +186,10 @@ async def _run(
         loop.add_signal_handler(number, stop.set)
     screen = Screen(config, title)
     supervisor = Supervisor(services, config.run_dir, {"K2_DATA": str(config.data_dir), **environment}, screen.say)
+    measures = Measures(config, supervisor)
     supervisor.start()
     screen.say(f"{title}: starting {', '.join(service.name for service in services)}")
-    view = asyncio.create_task(screen.show(supervisor))
+    shown = [asyncio.create_task(screen.show(supervisor)), asyncio.create_task(measures.keep())]
     summary: dict[str, Any] | None = None
     code = 0
     try:
@@ -196,8 +198,9 @@ async def _run(
         else:
             await _until(stop, duration)
     finally:
-        view.cancel()
-        await asyncio.gather(view, return_exceptions=True)
+        for one in shown:
+            one.cancel()
+        await asyncio.gather(*shown, return_exceptions=True)
         screen.say("stopping: sockets first, then what is still on its way is written down")
         stopping = time.monotonic()
         killed = await supervisor.stop()

@@ -55,6 +55,7 @@ class Connection:
             return
         if self.socket.last_recv != self._seen:
             self._seen = self.socket.last_recv
+            metrics.LAST_FRAME.labels(self.exchange.name).set(self._seen / 1e9)
             self.watchdog.on_frame(now)
         if self.subscriptions.overdue(now):
             self.end("unanswered", "subscriptions were not answered")

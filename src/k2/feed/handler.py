@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from k2 import metrics
 from k2.config import Config, ConfigError, instruments
 from k2.core.exchange import Exchange
 from k2.core.session import Decoded, Decoder
@@ -63,6 +64,7 @@ class Handler:
         decoder = Decoder(self.exchange, self.sequences)
         self.recorder = Recorder(decoder, writer, self.config.feed, self.meter, self._on_decoded)
         self.recorder.note(resumed.amends)
+        metrics.QUEUE_BOUND.labels("feed-frames").set(self.config.feed.queue_frames)
         rest = Rest(self.rest_url, self.context, self.config.feed.heal_timeout)
         self.healer = healer = Healer(self.exchange, self.config.feed, self.sequences, self.recorder, rest)
         self.line = Line(self.exchange, self.config.feed, self.ws_url, self.context, self.recorder, self._on_settled)
@@ -87,7 +89,12 @@ class Handler:
         await rest.close()
         if not await self.recorder.close(CLOSE_WITHIN):
             _log.error("%d frames were not written: the log failed; the next start heals them", self._queued())
-        self.meter.flush(self._queued(), len(self.sequences.holes()))
+        if left := self._queued():
+            metrics.DROPS.labels("frames", "log-failed").inc(left)
+        self._flush_meter()
+
+    def _flush_meter(self) -> None:
+        self.meter.flush(self._queued(), self.recorder.pauses, self.sequences)
 
     def _queued(self) -> int:
         return len(self.recorder.pending)
@@ -109,7 +116,7 @@ class Handler:
                 self._say_faults()
                 self._suspect_quiet()
                 self.recorder.settle()
-                self.meter.flush(self._queued(), len(self.sequences.holes()))
+                self._flush_meter()
             await asyncio.sleep(TICK)
 
     def _on_settled(self) -> None:
@@ -183,6 +190,7 @@ class Handler:
             with contextlib.suppress(OSError):
                 self._file_seen = (self._file.stat().st_mtime_ns, self._file.stat().st_ino)
             return
+        self.meter.forget(set(self._symbols()) - set(symbols))
         self.line.want([self.exchange.native(symbol) for symbol in symbols])
         if not first:
             _log.info("the instruments file has changed: %d symbols of %s", len(symbols), self.exchange.name)

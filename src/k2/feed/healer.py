@@ -33,6 +33,9 @@ AGAIN = (300.0, 86_400.0)  # s: first and longest time until a hole that was giv
 STRETCH = 900  # ids: about a page
 TRIES = 5  # times one page is asked for before another hole gets its turn
 PROBE_AGAIN = 5.0  # s until a probe that got no answer is made again
+OUTCOMES = (
+    "ok", "rate-limited", "refused", "server-error", "unreadable", "timeout", "unreachable", "too-large",
+)  # fmt: skip
 LONGEST_WAIT = 300.0  # s that a Retry-After is honoured for
 
 _log = logging.getLogger("k2.feed")
@@ -73,6 +76,8 @@ class Healer:
         self.rest = rest
         self.bucket = TokenBucket(exchange.limits.rest_per_second, exchange.limits.rest_burst)
         self._cases: dict[tuple[str, int, int], _Case] = {}
+        for outcome in OUTCOMES:
+            metrics.REST_REQUESTS.labels(exchange.name, outcome)
         self._now = asyncio.get_running_loop().time
         self._news = asyncio.Event()
         self._suspects: dict[str, tuple[float, int]] = {}

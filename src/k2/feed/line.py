@@ -22,6 +22,7 @@ from k2.feed.socket import DialError, dial
 DIAL_WITHIN = 10.0
 AGE_MARGIN = 0.95  # of the venue's connection age: when to reconnect by plan
 LIVED = 5.0  # s that a subscribed connection must have lived for the back-off to begin anew
+OUTCOMES = ("planned", "closed", "silent", "unanswered", "tradeless", "dial-failed")
 SAY_EVERY = 30.0  # s between warnings of one kind
 
 _log = logging.getLogger("k2.feed")
@@ -58,6 +59,8 @@ class Line:
         self._changed = asyncio.Event()
         age = exchange.limits.connection_age
         self._age = config.reconnect_after or (age * AGE_MARGIN if age else 0.0)
+        for outcome in OUTCOMES:
+            metrics.RECONNECTS.labels(exchange.name, outcome)
         self._dial_within = min(DIAL_WITHIN, config.silence or DIAL_WITHIN)
 
     def want(self, natives: Iterable[str]) -> None:

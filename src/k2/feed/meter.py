@@ -2,15 +2,18 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from statistics import median_low
 from typing import NamedTuple
 
 from k2 import metrics
+from k2.core.sequence import Sequences
 from k2.core.session import Decoded
 from k2.core.types import Frame, Gap, Trade
 
-OFFSETS_KEPT = 1001  # live trades whose receive time less exchange time make the clock offset
+OFFSETS_KEPT = 201  # live trades whose receive time less exchange time make the clock offset
+STATES = ("start", "open", "healed", "unavailable", "epoch")
 _BOUNDS_NS = [int(bound * 1e9) for bound in metrics.STAGE_BUCKETS]
 
 
@@ -89,6 +92,12 @@ class Meter:
         self.receive = StageTally("exchange_to_receive", exchange)
         self.decode = StageTally("receive_to_decoded", exchange)
         self.durable = StageTally("decoded_to_durable", exchange)
+        self.lost = 0
+        self.pauses = 0
+        for state in STATES:  # a counter that first appears with its first event hides that event from `increase`
+            metrics.GAPS.labels(exchange, state)
+        metrics.LOST.labels(exchange)
+        metrics.BACKPRESSURE.labels(exchange)
 
     def add_decoded(self, frames: Sequence[Frame], decoded: Decoded, gaps: Sequence[Gap], decoded_ts: int) -> Batch:
         """What these frames came to, and the events that go to the ledger with it; for `add_durable`."""
@@ -97,6 +106,7 @@ class Meter:
         self.duplicates += decoded.duplicates + decoded.stale
         self.faults.update([fault.reason for fault in decoded.faults])
         self.gaps.update([gap.state for gap in gaps])
+        self.lost += sum(last - first + 1 for gap in gaps if gap.state == "unavailable" for first, last in gap.missing)
         live = [trade for trade in decoded.fresh if trade.source == "live"]
         self._add_live(live, decoded_ts)
         return Batch(decoded_ts, len(live), len(decoded.fresh) - len(live))
@@ -117,7 +127,14 @@ class Meter:
         received.sort()
         self.decode.add_until(decoded_ts, received)
 
-    def flush(self, queued: int, gaps_open: int) -> None:
+    def forget(self, symbols: Collection[str]) -> None:
+        """These are not captured any more: that they are silent means nothing."""
+        for symbol in symbols:
+            self.last_trade.pop(symbol, None)
+            with suppress(KeyError):
+                metrics.LAST_TRADE.remove(self.exchange, symbol)
+
+    def flush(self, queued: int, pauses: int, sequences: Sequences) -> None:
         """Hand everything over. Call about once a second."""
         name = self.exchange
         metrics.FRAMES.labels(name).inc(self.frames)
@@ -138,6 +155,19 @@ class Meter:
         if self.offsets:
             metrics.CLOCK_OFFSET.labels(name).set(median_low(self.offsets) / 1e9)
         metrics.QUEUE.labels("feed-frames").set(queued)
-        metrics.GAPS_OPEN.labels(name).set(gaps_open)
+        metrics.LOST.labels(name).inc(self.lost)
+        metrics.BACKPRESSURE.labels(name).inc(pauses - self.pauses)
+        self.lost, self.pauses = 0, pauses
+        self._flush_completeness(sequences)
         for tally in (self.receive, self.decode, self.durable):
             tally.flush()
+
+    def _flush_completeness(self, sequences: Sequences) -> None:
+        counters = sequences.by_symbol.values()
+        gaps = [gap for counter in counters for gap in counter.missing]
+        known = sum(counter.head - counter.first_id + 1 for counter in counters)
+        open_gaps = [gap for gap in gaps if gap.state == "open"]
+        metrics.GAPS_OPEN.labels(self.exchange).set(len(open_gaps))
+        metrics.MISSING.labels(self.exchange).set(sum(gap.left for gap in open_gaps))
+        if known > 0:
+            metrics.COMPLETENESS.labels(self.exchange).set(1 - sum(gap.left for gap in gaps) / known)

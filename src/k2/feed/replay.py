@@ -148,7 +148,7 @@ def _records(log: Log, stream: str, offset: int, end: int) -> Iterator[bytes]:
         if not batches:
             return
         for batch in batches:
-            yield from batch.values[: end - batch.offset]
+            yield from batch.values[: max(0, end - batch.offset)]
         offset = batches[-1].end
 
 

@@ -5,6 +5,7 @@ import logging
 from k2.config import LogConfig
 from k2.core.codec import frames_stream, trades_stream
 from k2.log import Log, LogError
+from k2.metrics import DROPS
 
 DAY = 86_400.0
 GB = 1 << 30
@@ -30,4 +31,5 @@ def retain(log: Log, exchange: str, config: LogConfig, now_ns: int) -> None:
             _log.error("old records of %s stay for now: %s", stream, error)
             continue
         if start > before:
+            DROPS.labels(stream, "expired").inc(start - before)
             _log.info("let go of the oldest %d records of %s", start - before, stream)

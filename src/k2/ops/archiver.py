@@ -16,7 +16,8 @@ import msgspec
 from k2.config import EXCHANGES, Config, ConfigError
 from k2.core.pacing import Backoff
 from k2.log import Log, LogError
-from k2.metrics import ARCHIVE_RUNS, ARCHIVE_SECONDS, ARCHIVE_SUCCESS, ARCHIVED, COLD_ROWS, LAG
+from k2.log.lag import measure
+from k2.metrics import ARCHIVE_FAILURES, ARCHIVE_RUNS, ARCHIVE_SECONDS, ARCHIVE_SUCCESS, ARCHIVED, COLD_ROWS
 from k2.ops.cold import maintained_file
 from k2.ops.supervise import CHILD, last_words
 from k2.tier import TierError
@@ -54,10 +55,17 @@ class Resident:
         self._program = program
         self._began = time.time()
         self._not_before = dict.fromkeys(COMMANDS, time.monotonic() + min(config.tier.every_s, FIRST_AFTER_S))
+        self._have: dict[str, int] = {}
+        measure(log, "archiver", [name for names in streams(EXCHANGES).values() for name in names], lambda: self._have)
+        for job in COMMANDS:
+            ARCHIVE_FAILURES.labels(job).set(0)
+            for outcome in ("ok", "error"):
+                ARCHIVE_RUNS.labels(job, outcome)
         self._backoff = {job: Backoff(RETRY_FIRST_S, max(config.tier.every_s, RETRY_FIRST_S)) for job in COMMANDS}
 
     def run(self) -> None:
         """Returns when told to stop; what fails is logged, counted and tried again."""
+        self._measure_at_start()
         while not self._stop.is_set():
             if time.monotonic() >= self._not_before[OFFLOAD]:
                 self._do(OFFLOAD, self._config.tier.every_s)
@@ -73,11 +81,13 @@ class Resident:
             self._measure()
         except (TierError, LogError, ConfigError, OSError) as error:
             ARCHIVE_RUNS.labels(job, "error").inc()
+            ARCHIVE_FAILURES.labels(job).inc()
             pause = self._backoff[job].next(0.5)
             logger.error("%s failed, trying again in %.0f s: %s", job, pause, error)
             self._not_before[job] = time.monotonic() + pause
             return
         ARCHIVE_RUNS.labels(job, "ok").inc()
+        ARCHIVE_FAILURES.labels(job).set(0)
         ARCHIVE_SUCCESS.labels(job).set_to_current_time()
         ARCHIVE_SECONDS.labels(job).set(time.monotonic() - begun)
         self._backoff[job].reset()
@@ -118,15 +128,20 @@ class Resident:
             for table, written in msgspec.json.decode(printed[0])["tables"].items():
                 ARCHIVED.labels(table).inc(written["rows"])
 
+    def _measure_at_start(self) -> None:
+        try:
+            self._measure()
+        except (TierError, LogError, ConfigError, OSError) as error:
+            logger.warning("how far the cold tier is behind is known after the next offload: %s", error)
+
     def _measure(self) -> None:
         heads = read_heads(self._config)
         for table, head in heads.items():
             COLD_ROWS.labels(table).set(head.rows)
         for table, names in streams(EXCHANGES).items():
             for stream in names:
-                start, end = self._log.bounds(stream)
-                have = heads[table].offsets.get(stream, start) if table in heads else start
-                LAG.labels("archiver", stream).set(end - have)
+                if table in heads and stream in heads[table].offsets:
+                    self._have[stream] = heads[table].offsets[stream]
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -46,7 +46,8 @@ class Service:
 class Supervisor:
     """Runs services until `stop`. A child's standard error goes to `run/<service>.err`, its log to its `.log`.
 
-    `say` tells the person what ended and why; `program` is what a service's arguments are given to.
+    `say` tells the person what ended and why; `on_end` is called with a service that ended by itself, its exit code and
+    last words; `program` is what a service's arguments are given to.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Supervisor:
         self.program = program
         self.run_dir = run_dir
         self.environ = {**os.environ, **environ}
+        self.on_end: Callable[[Service, int, str], None] = lambda service, code, words: None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -99,6 +101,7 @@ class Supervisor:
             service.state = "restarting"
             pause = backoff.next(0.5)
             words = last_words(self.run_dir / f"{service.name}.err", began_at) if code > 0 else ""
+            self.on_end(service, code, words)
             log.error(
                 "process ended",
                 extra={

@@ -14,6 +14,7 @@ from k2.config import EXCHANGES, Config
 from k2.core.candle import INTERVALS, Candle
 from k2.core.islands import Islands
 from k2.log import Log
+from k2.ops import outcome
 from k2.ops.compare import Difference, compare_candles, unexplained
 from k2.ops.evidence import (
     NOTHING,
@@ -62,13 +63,23 @@ def verify(
         for attempt in range(1, ROUNDS):
             round_ = Round(log, store, side, say)
             if all(check.ok for check in round_.checks):
-                return round_.report()
+                return _told(config, scope, round_.report(), say)
             say(f"not proven yet ({attempt}): {', '.join(check.name for check in round_.checks if not check.ok)}")
             time.sleep(PAUSE)
-        return Round(log, store, side, say).report()
+        return _told(config, scope, Round(log, store, side, say).report(), say)
     finally:
         store.close()
         log.close()
+
+
+def _told(config: Config, scope: Scope, found: Result, say: Say) -> Result:
+    """The result, once word of it has been left for metrics and alerts."""
+    whole = scope.whole and scope.symbol is None and scope.exchanges == EXCHANGES
+    try:
+        outcome.leave(config.data_dir, found, whole)
+    except OSError as error:
+        say(f"what was found could not be left in {config.data_dir} for the metrics: {error}")
+    return found
 
 
 class Round:

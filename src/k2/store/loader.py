@@ -19,8 +19,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from k2.config import LoaderConfig
 from k2.core.codec import GAPS_STREAM, frames_stream, trades_stream
 from k2.log import Batch, Log, LogError, Position
-from k2.metrics import LAG, LOADED, STORE_ERRORS
-from k2.store import Store, StoreError
+from k2.log.lag import measure, measure_candles
+from k2.metrics import DROPS, INSERT_FAILING, INSERT_FAILURES, LOADED, QUEUE, QUEUE_BOUND, STORE_ERRORS
+from k2.store import Store, StoreError, StoreUnavailable
 from k2.store import seam as seams
 from k2.store.candles import DUE
 from k2.store.commit import GENERATIONS_APART, SupersededError, check_fence, take_over
@@ -71,6 +72,7 @@ class Loader:
         self._tail = Tail(store)
         self._seam = seams.Seam()
         self._due = False
+        self._failing_since = 0.0
         self._begin(0, {}, Seen())
 
     def _begin(self, sealed: int, positions: dict[str, int], seen: Seen) -> None:
@@ -168,8 +170,6 @@ class Loader:
         self._log.commit("loader", {stream: Position(offset) for stream, offset in written.positions.items()})
         for table, count in written.rows.items():
             LOADED.labels(table).inc(count)
-        for stream, offset in written.positions.items():
-            LAG.labels("loader", stream).set(self._log.bounds(stream)[1] - offset)
         return written
 
     def _flushed_at_seam(self, store: Store, generation: Generation) -> Written:
@@ -217,9 +217,33 @@ class Loader:
         self._last_ts = max(self._last_ts, *times) if self._trades else max(times)
         self._trades += len(times) - len(admission.dropped)
         self._joined += admission.joined
+        if admission.dropped:
+            DROPS.labels("trades", "loaded-before").inc(len(admission.dropped))
 
     def _pending(self) -> bool:
         return self._trades > 0 or any(self._log.bounds(s)[1] > offset for s, offset in self._flushed.items())
+
+    # -- figures -------------------------------------------------------------------------------------------------------
+
+    def positions(self) -> dict[str, int]:
+        """Stream to the offset of the record that comes next: trades to be shown, all else to be committed."""
+        return {**self._flushed, **self._positions}
+
+    def measure(self) -> None:
+        """Have lag, candle delay, tail and trouble shown with this process's metrics. Costs when somebody asks."""
+        measure(self._log, "loader", self._all_streams, self.positions)
+        measure_candles(self._log, self._streams, self.positions)
+        QUEUE.labels("loader-tail").set_function(lambda: self._trades)
+        QUEUE_BOUND.labels("loader-tail").set(TAIL_ROWS)
+        for reason in ("unavailable", "refused"):
+            INSERT_FAILURES.labels(reason)
+        INSERT_FAILING.set_function(lambda: time.monotonic() - self._failing_since if self._failing_since else 0.0)
+
+    def _note_failure(self, error: StoreError | LogError) -> None:
+        STORE_ERRORS.labels("loader").inc()
+        if isinstance(error, StoreError):
+            INSERT_FAILURES.labels("unavailable" if isinstance(error, StoreUnavailable) else "refused").inc()
+            self._failing_since = self._failing_since or time.monotonic()
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -236,13 +260,14 @@ class Loader:
             try:
                 self.take_over()
                 failures = 0
+                self._failing_since = 0.0
                 self._follow(stop)
             except (StoreError, LogError) as caught:
                 error = check_fence(caught) if isinstance(caught, StoreError) else caught
                 if isinstance(error, SupersededError | LogReplacedError):
                     raise error from None
                 failures += 1
-                STORE_ERRORS.labels("loader").inc()
+                self._note_failure(error)
                 logger.warning("loading stopped, trying again: %s", error, extra={"failures": failures})
                 wait(min(0.1 * 2 ** min(failures, 6), 5.0))
 

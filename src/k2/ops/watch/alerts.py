@@ -49,9 +49,10 @@ PLATFORM = (
         ("watchdog",),
     ),
     Alert(
-        "PlatformDown", f"(sum({_LIVE}) or vector(0)) == 0", "1m", "critical", "platform", "platform",
+        "PlatformDown", f'(sum(up{{job="k2"}}) or vector(0)) == 0 or (sum({_LIVE}) or vector(0)) == 0',
+        "30s", "critical", "platform", "platform",
         "No venue brings any trade",
-        "No live trade of any venue was captured in 2 minutes: the platform is down, or its network is. "
+        "No process answers, or no live trade of any venue was captured in 2 minutes: platform or network are down. "
         "Look with `k2 status`; start it with `k2 up`. What is missed is healed from the venues' REST interfaces.",
         ("platform-killed",),
     ),
@@ -68,11 +69,11 @@ PLATFORM = (
     ),
     Alert(
         "ServiceRestarting",
-        "sum by (instance, service) (increase(k2_service_restarts_total[<10m>])) >= 3"
-        ' or sum by (instance, service) (increase(k2_service_restarts_total{reason="out-of-memory"}[<10m>])) > 0',
+        "sum by (instance, service) (increase(k2_service_restarts_total[<30m>])) >= 3"
+        ' or sum by (instance, service) (increase(k2_service_restarts_total{reason="out-of-memory"}[<30m>])) > 0',
         "0s", "warning", "platform", "service",
         "{{ $labels.service }} restarts again and again, or ran out of memory",
-        "{{ $labels.service }} was started again {{ $value | humanize }} times in 10 minutes, or once after it ran out "
+        "{{ $labels.service }} was started again {{ $value | humanize }} times in 30 minutes, or once after it ran out "
         "of memory. `k2_service_restarts_total` tells how it ended, run/{{ $labels.service }}.err its last words.",
         ("random-kills", "memory-limit"),
     ),
@@ -105,7 +106,7 @@ FEEDS = (
         "No trade of {{ $labels.exchange }} for 2 minutes",
         "{{ $labels.exchange }} has brought no live trade for 2 minutes while heartbeats or other venues flow. See "
         "run/feed-handler-{{ $labels.exchange }}.log and the venue's status page; what is missed is healed over REST.",
-        ("silent-channel", "feed-killed"),
+        ("silent-channel",),
     ),
     Alert(
         "FeedSilent",
@@ -115,7 +116,7 @@ FEEDS = (
         "{{ $labels.exchange }} is silent",
         "Nothing at all, not even a heartbeat, has come from {{ $labels.exchange }} for a minute. The handler dials "
         "again by itself; if it cannot reach the venue, check the network and the venue's status page.",
-        ("exchange-silent", "feed-killed"),
+        ("exchange-silent",),
     ),
     Alert(
         "FeedReconnectLoop",
@@ -220,7 +221,7 @@ DATA = (
     ),
     Alert(
         "OffloadLag", 'max(k2_consumer_lag_seconds{consumer="archiver"}) > <30m in s>',
-        "0s", "warning", "data", "service",
+        "5m", "warning", "data", "service",
         "The cold tier is {{ $value | humanizeDuration }} behind",
         "The oldest record that the cold tier lacks is older than 30 minutes. See `k2_archive_runs_total` and "
         "run/archiver.log; `k2 archive` offloads now.",
@@ -243,7 +244,7 @@ DATA = (
         ("cold-damaged",),
     ),
     Alert(
-        "VerifyFailed", "min(k2_verify_ok) == 0",
+        "VerifyFailed", "min by (scope) (k2_verify_ok) == 0",
         "0s", "critical", "data", "service",
         "The store could not be proven from the log",
         "The last `k2 verify` found trades that are missing or there twice, or candles that differ from their "

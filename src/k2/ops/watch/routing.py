@@ -33,14 +33,14 @@ def receiver_of(alert: Alert) -> str:
 
 
 def route(quick: bool = False) -> dict[str, Any]:
-    """The routing tree. Alerts of one name and venue or service come as one message.
+    """The routing tree. All alerts of one name come as one message, whatever venues and services they speak of.
 
     `quick`: no waiting for more of the same, for drills.
     """
     wait, again, repeat = ("0s", "1s", "1h") if quick else ("30s", "5m", "4h")
     return {
         "receiver": UNROUTED,
-        "group_by": ["alertname", "exchange", "service"],
+        "group_by": ["alertname"],
         "group_wait": wait,
         "group_interval": again,
         "repeat_interval": repeat,
@@ -74,9 +74,9 @@ def inhibitions() -> list[dict[str, Any]]:
         # A service that does not run cannot be scraped, and that it was restarted is known.
         {"source_matchers": [down], "target_matchers": ['alertname=~"ScrapeDown|ServiceRestarting"'],
          "equal": ["service"]},
-        # Without the store nothing can be inserted; without it or the loader, everything behind it is late.
+        # Without store or loader, everything behind them is late.
         {"source_matchers": [down, 'service=~"store|loader|clickhouse"'],
-         "target_matchers": ['alertname=~"StoreInsertFailure|CandleDelay|ConsumerLagHigh"']},
+         "target_matchers": ['alertname=~"CandleDelay|ConsumerLagHigh"']},
         {"source_matchers": ['alertname="StoreInsertFailure"'],
          "target_matchers": ['alertname=~"CandleDelay|ConsumerLagHigh"']},
         # No trade of a venue: that it is silent, and each of its symbols, is the same story.

@@ -18,7 +18,8 @@ _MARK = re.compile(r"<(\d+[smhd])( in s)?>")
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast time goes for the rules: durations are divided by `factor`, but none becomes shorter than `least_s`."""
+    """How fast time goes for the rules: durations are divided by `factor`, but none becomes shorter than `least_s`; how
+    long something has to hold only if it is a minute or more."""
 
     factor: float = 1.0
     least_s: float = 0.0
@@ -31,6 +32,11 @@ class Pace:
     def duration(self, duration: str) -> str:
         """The same as Prometheus writes it."""
         return duration if self.factor == 1.0 else f"{round(self.seconds(duration) * 1000)}ms"
+
+    def hold(self, duration: str) -> str:
+        """How long it has to hold, as Prometheus writes it."""
+        least_s = min(self.least_s, self.least_s * Pace().seconds(duration) / 60)
+        return Pace(self.factor, least_s).duration(duration)
 
     def expression(self, marked: str) -> str:
         """An alert's expression with its marked durations filled in."""
@@ -49,7 +55,7 @@ def rule(alert: Alert, pace: Pace = ON_DUTY) -> dict[str, Any]:
     return {
         "alert": alert.name,
         "expr": pace.expression(alert.expr),
-        "for": pace.duration(alert.hold),
+        "for": pace.hold(alert.hold),
         "labels": {"severity": alert.severity, "team": alert.team, "scope": alert.scope},
         "annotations": {
             "summary": alert.summary,
