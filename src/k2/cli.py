@@ -40,6 +40,8 @@ VERBS = {
     "burnin": "k2.commands.burnin",
     "drill": "k2.commands.drill",
 }
+# Verbs whose files are the person's own. All others write into the data folder only, where nobody else may look.
+FOR_THE_PERSON = frozenset(("export", "bench", "burnin", "drill", "completion"))
 
 
 class _Verbs(click.Group):
@@ -94,6 +96,8 @@ def main(ctx: click.Context, data: str | None, file: Path | None) -> None:
     Capture the real exchanges:     k2 up
     Prove that nothing is missing:  k2 verify
     """
+    if ctx.invoked_subcommand not in FOR_THE_PERSON:
+        os.umask(0o077)
     if file:
         os.environ["K2_CONFIG"] = str(file.absolute())  # the processes that we start read it as well
     try:

@@ -16,7 +16,11 @@ from msgspec import Meta
 
 from k2 import exchanges
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRETS = (
+    (re.compile(r"(?<=://)[^\s'\"]*@"), "***@"),  # up to the last @: a password that was not encoded may hold one
+    (re.compile(r"(?i)([?&;][\w.-]*(?:password|secret|token|key)[\w.-]*=)[^&;\s'\"]+"), r"\1***"),
+    (re.compile(r"\b(k2_[0-9a-f]{8}_)[\w-]{8,}"), r"\1***"),
+)
 EXCHANGES = tuple(sorted(module.name for module in iter_modules(exchanges.__path__)))
 
 
@@ -25,7 +29,8 @@ class ConfigError(Exception):
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    pass
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in _masked(self).items())})"
 
 
 class ExchangeConfig(_Section, frozen=True):
@@ -349,12 +354,18 @@ def _read(file: Path, required: bool) -> dict[str, Any]:
         if required:
             raise ConfigError(f"{file} does not exist: name another with --config or K2_CONFIG") from None
         return {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
     import tomllib  # only here: a command that finds no file starts sooner
 
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{file} is not valid TOML: it is nested too deeply") from None
 
 
 def _refuse_unknown(tree: dict[str, Any], known: Set[tuple[str, ...]], where: str) -> None:
@@ -387,14 +398,25 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 def masked(config: Config) -> dict[str, Any]:
     """The effective tree as plain values, secrets replaced by `***`."""
+    return _masked(config)
 
+
+def _masked(section: msgspec.Struct) -> dict[str, Any]:
     def visit(node: Any) -> Any:
         if isinstance(node, dict):
             return {k: "***" if k.endswith("password") and v else visit(v) for k, v in node.items()}
-        return _USERINFO.sub("***@", node) if isinstance(node, str) else node
+        return without_secrets(node) if isinstance(node, str) else node
 
-    plain: dict[str, Any] = visit(msgspec.to_builtins(config))
+    plain: dict[str, Any] = visit(msgspec.to_builtins(section))
     return plain
+
+
+def without_secrets(text: str) -> str:
+    """The text with `***` for what may be a secret: users and passwords in addresses, keys and tokens in queries, API
+    keys. For whatever is shown or written down and may quote a setting or a request."""
+    for found, instead in _SECRETS:
+        text = found.sub(instead, text)
+    return text
 
 
 def instruments(file: Path) -> dict[str, tuple[str, ...]]:
@@ -403,7 +425,9 @@ def instruments(file: Path) -> dict[str, tuple[str, ...]]:
     for exchange, symbols in tree.items():
         if exchange not in EXCHANGES:
             raise ConfigError(f"{file}: unknown exchange {exchange}{_nearest(exchange, EXCHANGES)}")
-        for symbol in symbols if isinstance(symbols, list) else [symbols]:
+        if not isinstance(symbols, list):
+            raise ConfigError(f'{file}: {exchange}: write a list, such as ["BTC-USD", "ETH-USD"]')
+        for symbol in symbols:
             parts = symbol.split("-") if isinstance(symbol, str) else []
             if len(parts) != 2 or not all(part.isalnum() and part == part.upper() for part in parts):
                 raise ConfigError(f"{file}: {exchange}: {symbol!r} is not BASE-QUOTE in upper case, such as BTC-USD")

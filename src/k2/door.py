@@ -9,10 +9,12 @@ is turned away.
 
 import asyncio
 import ipaddress
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from k2 import metrics
 
@@ -62,6 +64,7 @@ class Door:
         """Let connections in to what `runner` (set up before) serves. Raises OSError."""
         server = runner.server
         assert server is not None
+        logging.getLogger("aiohttp.server").addFilter(foreseen)
         return await asyncio.get_running_loop().create_server(
             lambda: self._connection(server),
             host,
@@ -94,6 +97,16 @@ class Door:
             longest.force_close()
             metrics.DROPS.labels("connection", f"{self._name}-idle").inc()
         return True
+
+
+def foreseen(record: logging.LogRecord) -> bool:
+    """A filter for aiohttp's log. What is no request has been answered with 400 and is no news; and its text, which
+    aiohttp would write down, may hold a key."""
+    caught = record.exc_info[1] if record.exc_info else None
+    if isinstance(caught, HttpProcessingError):
+        metrics.DROPS.labels("request", "malformed").inc()
+        return False
+    return True
 
 
 class _TurnedAway(asyncio.Protocol):

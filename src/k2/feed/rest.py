@@ -84,7 +84,7 @@ def _retry_after(text: str | None) -> float | None:
     if text is None:
         return None
     if text.isascii() and text.strip().isdigit():
-        return float(text)
+        return float(text.strip())
     from email.utils import parsedate_to_datetime
 
     try:

@@ -8,7 +8,7 @@ import time
 from logging.handlers import RotatingFileHandler
 from typing import Any
 
-from k2.config import Config
+from k2.config import Config, without_secrets
 
 MAX_BYTES = 10 << 20
 KEPT = 5
@@ -29,11 +29,12 @@ class JsonLines(logging.Formatter):
             "level": record.levelname,
             "service": self.service,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_secrets(record.getMessage()),
         }
-        line.update({key: value for key, value in record.__dict__.items() if key not in _PLAIN})
+        more = {key: value for key, value in record.__dict__.items() if key not in _PLAIN}
+        line.update({key: without_secrets(value) if isinstance(value, str) else value for key, value in more.items()})
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = without_secrets(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
 
 

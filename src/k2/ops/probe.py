@@ -53,6 +53,8 @@ def _folder(config: Config) -> Finding:
         )
     free = shutil.disk_usage(parent).free
     detail = f"{folder}, {free / 1e9:.1f} GB free"
+    if folder.exists() and folder.stat().st_mode & 0o077:
+        detail += f"; others on this machine may look into it: `chmod 700 {folder}` ends that"
     return Finding("data folder", free > LOW_DISK, detail + ("" if free > LOW_DISK else ": make room, at least 2 GB"))
 
 

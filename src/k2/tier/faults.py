@@ -8,6 +8,7 @@ import pyarrow as pa
 from pyiceberg import exceptions as iceberg
 from sqlalchemy.exc import SQLAlchemyError
 
+from k2.config import without_secrets
 from k2.tier import TierError
 
 _ICEBERG = tuple(kind for kind in vars(iceberg).values() if isinstance(kind, type) and issubclass(kind, Exception))
@@ -37,7 +38,8 @@ def told(doing: str) -> Iterator[None]:
     except TierError:
         raise
     except BELOW as error:
-        raise TierError(f"{doing}: {_said(error)}; {_advice(error)}. {_SAFE.capitalize()}") from error
+        said = without_secrets(f"{doing}: {_said(error)}")
+        raise TierError(f"{said}; {_advice(error)}. {_SAFE.capitalize()}") from error
 
 
 def _said(error: BaseException) -> str:

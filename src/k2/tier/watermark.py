@@ -4,10 +4,12 @@ A snapshot's summary holds `k2.offsets` (JSON: stream to the next offset to read
 record before each, so that another log is not taken for this one) and, for trades, `k2.identities`: the digest of the
 ids that the table has. The ids themselves stand in the table property of the same name, set in the same commit: a
 summary is kept with every snapshot and read with every load of the table, a property only once. If property and digest
-differ (a snapshot was rolled back, say), the ids are read from the table's rows.
+differ (a snapshot was rolled back, say), or it is no list of ids, the ids are read from the table's rows.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated
 
 import msgspec
 import pyarrow as pa
@@ -43,7 +45,7 @@ def read_offsets(table: Table) -> dict[str, int]:
             " it was not made by K2; roll the table back to the snapshot before it"
         )
     try:
-        return msgspec.json.decode(text, type=dict[str, int])
+        return msgspec.json.decode(text, type=dict[str, Annotated[int, msgspec.Meta(ge=0)]])
     except msgspec.DecodeError as error:
         raise TierError(f"{OFFSETS} of the current snapshot of {'.'.join(table.name())}: {error}") from error
 
@@ -70,7 +72,8 @@ def read_identities(table: Table) -> Identities:
         return Identities()
     text = table.properties.get(IDENTITIES, "")
     if text and digest(text) == carried(table).get(IDENTITIES):
-        return Identities.from_text(text)
+        with suppress(msgspec.DecodeError, ValueError):
+            return Identities.from_text(text)
     return identities_of_rows(table)
 
 

@@ -92,11 +92,17 @@ class Problem(Exception):
             found["remedy"] = self.remedy
         if instance:
             found["instance"] = instance
-        return {**found, **{name: value for name, value in self.extra.items() if name not in found}}
+        whole = {**self.extra, **found}
+        return {name: _readable(value) if isinstance(value, str) else value for name, value in whole.items()}
 
     def encoded(self, instance: str = "") -> bytes:
         """The document as JSON, in one line."""
         return msgspec.json.encode(self.document(instance))
+
+
+def _readable(text: str) -> str:
+    """Headers may hold bytes that are no text; where they are quoted, they are written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class ProblemDocument(msgspec.Struct, omit_defaults=True):

@@ -26,7 +26,7 @@ from k2.store.server.work import Work
 _log = logging.getLogger("k2.store")
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 _RUNNING = {"write": 12, "reader": 6}  # statements at once
-_NAMED = {"X-ClickHouse-Server-Display-Name": "k2"}
+_NAMED = {"X-ClickHouse-Server-Display-Name": "k2", "Server": "k2"}
 
 
 class Server:

@@ -220,7 +220,8 @@ class Connections:
 
 def _lower(wanted: str, most: str) -> str:
     """A limit that a reader asks for, where it is lower than theirs."""
-    return wanted if wanted.replace(".", "", 1).isdigit() and 0 < float(wanted) < float(most) else most
+    plain = wanted.isascii() and wanted.replace(".", "", 1).isdigit()
+    return wanted if plain and 0 < float(wanted) < float(most) else most
 
 
 def _mode(ask: Ask) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import IO, NamedTuple
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from k2.store.embedded import Connection, from_file, identifier
 from k2.store.server.bodies import CHUNK
@@ -16,6 +17,7 @@ from k2.store.server.status import refusal
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 MOST = 64 << 20  # bytes of all fields and files of a form; files wait on disk
 _PARTS = 1_000
+_NO_FORM = (ValueError, RuntimeError, AssertionError, LookupError, HttpProcessingError, web.HTTPException)
 
 
 class External(NamedTuple):
@@ -44,8 +46,8 @@ async def read(request: web.Request) -> Form:
     fields: dict[str, str] = {}
     files: dict[str, IO[bytes]] = {}
     room = MOST
-    reader = await request.multipart()
     try:
+        reader = await request.multipart()
         while (part := await reader.next()) is not None:
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise refusal(36, "BAD_ARGUMENTS", "A part of the multipart body has no name")
@@ -58,7 +60,7 @@ async def read(request: web.Request) -> Form:
             room -= size
         words = {**request.query, **fields}
         return Form(fields, [_external(name, file, words) for name, file in files.items()])
-    except (ValueError, RuntimeError, web.HTTPException) as error:  # what aiohttp raises for a body that is no form
+    except _NO_FORM as error:
         raise refusal(36, "BAD_ARGUMENTS", f"The multipart body cannot be read: {error}") from None
 
 

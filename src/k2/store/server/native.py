@@ -77,10 +77,19 @@ class Blocks:
                 after += size
             out += [_whole(data, begin, after), self._mark]
             if rows:
-                prefix, skip = _column(text.decode())
+                prefix, skip = _known(text)
                 begin, after = after, skip(data, after + prefix, rows)
                 out.append(_whole(data, begin, after))
         return out, after
+
+
+def _known(text: bytes) -> tuple[int, Skip]:
+    """`_column` of a type as it stands in a block. Raises StoreError for whatever cannot be cut."""
+    try:
+        return _column(text.decode())
+    except (ValueError, LookupError, StopIteration, RecursionError):
+        name = text.decode("utf-8", "replace")[:200]
+        raise refusal(48, "NOT_IMPLEMENTED", f"A column of type {name} is not known here: cast it") from None
 
 
 def _whole(data: bytes, begin: int, end: int) -> bytes:

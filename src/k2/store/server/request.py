@@ -33,6 +33,9 @@ class Account(NamedTuple):
     password: str
     readonly: bool
 
+    def __repr__(self) -> str:
+        return f"Account({self.name!r})"
+
 
 class Ask(NamedTuple):
     """One request, less its body."""

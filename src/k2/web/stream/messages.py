@@ -56,7 +56,10 @@ _plain = msgspec.json.Decoder()
 
 def heard(data: bytes | str, binary: bool) -> Said:
     """What a client said: JSON in a text frame, MessagePack in a binary one. Raises msgspec.MsgspecError."""
-    said: Said = _said_msgpack.decode(data) if binary and isinstance(data, bytes) else _said_json.decode(data)
+    try:
+        said: Said = _said_msgpack.decode(data) if binary and isinstance(data, bytes) else _said_json.decode(data)
+    except (UnicodeError, RecursionError) as error:  # of text that is none, of what is nested too deeply
+        raise msgspec.DecodeError(str(error)) from None
     return said
 
 

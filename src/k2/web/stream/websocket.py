@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from k2.metrics import SUBSCRIBERS
+from k2.web.problems import Problem
 from k2.web.stream.connection import Connection
 from k2.web.stream.hub import Hub
 from k2.web.stream.messages import Encoding, Subscribe
@@ -58,7 +59,11 @@ async def serve(hub: Hub, request: web.Request, encoding: Encoding, asked: Subsc
     """One client, from the handshake to the end; `asked`: what it subscribed to by the URL. Raises Problem before."""
     hub.require_room()
     response = web.WebSocketResponse(compress=False, max_msg_size=_MOST_HEARD, timeout=_END_WITHIN)
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+    except UnicodeError:  # aiohttp quotes the headers, which may hold bytes that are no text
+        remedy = "connect with a WebSocket client"
+        raise Problem(400, "Handshake not understood", "a header of the handshake is no text", remedy) from None
     assert request.transport is not None
     sink = TransportSink(request.transport)
     connection = Connection(hub, sink, encoding)
