@@ -3,7 +3,9 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from prometheus_client.metrics import MetricWrapperBase
@@ -11,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from k2 import metrics
 from k2.cli import VERBS, main
 from k2.config import Config, settings, variable
+from k2.ops.burnin import page as burnin_page
 
 RENEW = "<!-- Written by `make docs` from the code. Change the code, not this page. -->"
 
@@ -101,20 +104,36 @@ def results() -> str:
             "",
             f"## {file.stem}",
             "",
-            f"`k2 bench {file.stem} --json --out docs/results/{file.name}` at commit `{report['commit'][:12]}`, on "
-            f"{machine.get('cores', '?')} cores of {machine.get('cpu', 'a processor')} "
+            f"`{_command(report, file.stem)} --json --out docs/results/{file.name}` at commit "
+            f"`{report['commit'][:12]}`, on {machine.get('cores', '?')} cores of {machine.get('cpu', 'a processor')} "
             f"(load before: {machine.get('load_at_start', '?')}). [Everything it found]({file.name}).",
             "",
             "| figure | value | target | |",
             "|---|---:|---|---|",
         ]
-        for check in report["checks"]:
+        for check in _headline(report):
             value = f"{check['value']:,}" if isinstance(check["value"], int | float) else check["value"]
             target = f"{check['target']} {check['unit']}".strip()
             lines.append(
                 f"| {check['name']} | {value} {check['unit']} | {target} | {'ok' if check['ok'] else 'missed'} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _command(report: dict[str, Any], stem: str) -> str:
+    """What was run: a result that comes from no bench says it."""
+    return str(report["parameters"].get("command", f"k2 bench {stem}"))
+
+
+def _headline(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """A result's checks; of one that has very many, those that it calls its headline, and those that failed."""
+    names = report["results"].get("headline")
+    return [check for check in report["checks"] if names is None or check["name"] in names or not check["ok"]]
+
+
+def _kept(bench: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((RESULTS / f"{bench}.json").read_text())
+    return report
 
 
 def readme() -> str:
@@ -124,11 +143,14 @@ def readme() -> str:
     _, end, tail = rest.partition("<!-- end of results -->\n")
     lines = ["| figure | value | target | | from |", "|---|---:|---|---|---|"]
     for file in sorted(RESULTS.glob("*.json")):
-        for check in json.loads(file.read_text())["checks"]:
+        report = json.loads(file.read_text())
+        for check in _headline(report):
             if check["unit"]:
                 verdict = "ok" if check["ok"] else "missed"
                 value = f"{check['value']:,} {check['unit']}"
-                lines.append(f"| {check['name']} | {value} | {check['target']} | {verdict} | `k2 bench {file.stem}` |")
+                lines.append(
+                    f"| {check['name']} | {value} | {check['target']} | {verdict} | `{_command(report, file.stem)}` |"
+                )
     return head + begin + "\n" + "\n".join(lines) + "\n\n" + end + tail
 
 
@@ -142,6 +164,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "results/README.md": results,
     "../README.md": readme,
 }
+
+if (RESULTS / "burnin.json").exists():
+    PAGES["results/burnin.md"] = lambda: burnin_page.page(_kept("burnin"))
+    for _name in burnin_page.PICTURES:
+        PAGES[f"results/{_name}"] = partial(lambda name: burnin_page.pictures(_kept("burnin"))[name], _name)
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

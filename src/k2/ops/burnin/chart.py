@@ -86,7 +86,7 @@ def _frame(
             f'<text x="{x(at):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{at / scale:.10g} {word}</text>'
         )
     for number, name in enumerate(names):
-        place = TOP + 8 + number * 20
+        place = TOP + 8 + (len(names) - 1 - number) * 20  # the uppermost area is named first
         parts.append(f'<rect x="{WIDTH - RIGHT + 14}" y="{place}" width="12" height="12" fill="{_colour(number)}"/>')
         parts.append(f'<text x="{WIDTH - RIGHT + 32}" y="{place + 10}">{escape(name)}</text>')
     return x, y, parts

@@ -80,7 +80,8 @@ class ProcessRow(NamedTuple):
 
 class PlatformRow(NamedTuple):
     """The platform at one look. Counts are since the processes' start; lags in records; latencies (p99 since the look
-    before) in seconds, disk use in bytes; -1: not known."""
+    before) in seconds, disk use in bytes; -1: not known. `machine_cpu`: of all that runs on the machine since the look
+    before, in percent of one core."""
 
     at: float
     session: int
@@ -102,6 +103,7 @@ class PlatformRow(NamedTuple):
     disk_cold: int
     disk_run: int
     disk_free: int
+    machine_cpu: float
 
 
 class Folder:
@@ -166,11 +168,13 @@ class Folder:
 
 
 class Sheet:
-    """A CSV file that rows are added to. A line that a kill tore is cut off first."""
+    """A CSV file that rows are added to. A line that a kill tore is cut off first. Raises BurninError if the file has
+    other columns: another version of K2 wrote it."""
 
     def __init__(self, file: Path, row: type[tuple[Any, ...]]) -> None:
         names = ",".join(get_type_hints(row)) + "\n"
         if file.exists():
+            _same_columns(file, row)
             whole = file.read_bytes()
             end = whole.rfind(b"\n") + 1
             if end < len(whole):
@@ -192,15 +196,21 @@ class Sheet:
 
 
 def _rows(file: Path, row: type[tuple[Any, ...]]) -> Iterator[list[Any]]:
+    """The whole lines; one that is being written, or that a kill tore, has no end yet."""
     kinds = list(get_type_hints(row).values())
     if not file.exists():
         return
+    _same_columns(file, row)
     with file.open(newline="") as lines:
-        reader = csv.reader(lines)
-        next(reader, None)
-        for fields in reader:
-            if len(fields) == len(kinds):
-                try:
-                    yield [kind(field) for kind, field in zip(kinds, fields, strict=True)]
-                except ValueError:
-                    continue  # the torn line of a run that was killed and not resumed
+        next(lines, None)
+        for fields in csv.reader(line for line in lines if line.endswith("\n")):
+            yield [kind(field) for kind, field in zip(kinds, fields, strict=True)]
+
+
+def _same_columns(file: Path, row: type[tuple[Any, ...]]) -> None:
+    with file.open() as lines:
+        found = lines.readline()
+    if found.endswith("\n") and found != ",".join(get_type_hints(row)) + "\n":
+        raise BurninError(
+            f"{file} has other columns than this version of K2 writes: use the version that began the run"
+        )

@@ -6,7 +6,7 @@ from typing import Any
 from k2.ops.burnin.chart import lines, stacked
 from k2.ops.burnin.sampler import JOB, OUTSIDE
 from k2.ops.burnin.slope import BLOCKS
-from k2.ops.burnin.summary import TO_JUDGE_H
+from k2.ops.burnin.summary import PARTS, TO_JUDGE_H
 from k2.ops.burnin.watch import clock
 
 # What the system that K2 replaces used, in MB, at a dozen trades an hour.
@@ -22,27 +22,24 @@ BEFORE = (
     ("console", "28"),
 )
 BEFORE_ALL_MB, BEFORE_CPU = "4,900", "32"
+PICTURES = ("burnin-memory.svg", "burnin-cpu.svg", "burnin-lag.svg", "burnin-latency.svg", "burnin-disk.svg")
 TITLES = {"memory_mb": "own memory, MB", "files": "open files", "threads": "threads"}
 
 Found = Mapping[str, Any]
 
 
 def pictures(found: Found) -> dict[str, str]:
-    """File name to SVG."""
+    """File name, of `PICTURES`, to SVG."""
     curves, budget = found["results"]["curves"], found["parameters"]["budget"]
     step = curves["step_s"]
-    disk = {part: curves[f"disk_{part}_mb"] for part in found["results"]["disk"]}
-    drawn = {
-        "burnin-memory.svg": stacked("Resident memory", "MB", step, curves["rss_mb"], budget["memory_mb"]["all"]),
-        "burnin-cpu.svg": stacked(
-            "Processor time", "% of a core", step, curves["cpu_percent"], budget["cpu_percent"]["all"]
-        ),
-        "burnin-lag.svg": lines("Behind the log", "records", step, {"loader, uncommitted": curves["lag_loader"]}),
-        "burnin-latency.svg": lines("Receive to visible, p99", "ms", step, {"p99": curves["visible_p99_ms"]}),
-    }
-    if disk:
-        drawn["burnin-disk.svg"] = stacked("Disk", "MB", step, disk)
-    return drawn
+    drawn = (
+        stacked("Resident memory", "MB", step, curves["rss_mb"], budget["memory_mb"]["all"]),
+        stacked("Processor time", "% of a core", step, curves["cpu_percent"], budget["cpu_percent"]["all"]),
+        lines("Behind the log", "records", step, {"loader, uncommitted": curves["lag_loader"]}),
+        lines("Receive to visible", "ms", step, {"p99 between looks": curves["visible_p99_ms"]}),
+        stacked("Disk", "MB", step, {part: curves[f"disk_{part}_mb"] for part in PARTS}),
+    )
+    return dict(zip(PICTURES, drawn, strict=True))
 
 
 def page(found: Found) -> str:
@@ -67,7 +64,7 @@ def page(found: Found) -> str:
         "![p99 from receipt to visible, over time](burnin-latency.svg)",
         "## Disk",
         _disk(results),
-        *(["![Disk use by part over time](burnin-disk.svg)"] if results["disk"] else []),
+        "![Disk use by part over time](burnin-disk.svg)",
         "## Interruptions",
         _interruptions(results),
         "## Every check",
@@ -191,6 +188,10 @@ def _flow(results: Found) -> str:
                 f"{_number(flow['visible_p99_ms_median'])} ms",
             ),
             ("the same, most", f"{_number(flow['visible_p99_ms_max'])} ms"),
+            (
+                "processor time of all that ran on the machine, % of a core: median, most",
+                f"{_number(flow['machine_cpu_median'])}, {_number(flow['machine_cpu_max'])}",
+            ),
             ("gaps healed, open at the end", f"{flow['gaps_healed']}, {flow['gaps_open_last']}"),
             (
                 "duplicates left out, faults, reconnects",
@@ -210,12 +211,16 @@ def _disk(results: Found) -> str:
 def _interruptions(results: Found) -> str:
     told = [
         f"- {clock(gap['from_s'])} to {clock(gap['to_s'])} after the start: no samples "
-        + ("(the burn-in itself was interrupted and resumed)" if gap["interrupted"] else "(the look was late)")
+        + ("(late)" if gap["session"] is None else f"(session {gap['session'] + 1} ended: {_how(results, gap)})")
         for gap in results["gaps"]
     ]
     for number, session in enumerate(results["sessions"]):
         told += [f"- in session {number + 1}: {words}" for words in session["ends"]]
     return "\n".join(told) or "None: one session, no look missing."
+
+
+def _how(results: Found, gap: Found) -> str:
+    return results["sessions"][gap["session"]]["how"] or "killed"
 
 
 def _window_title(results: Found) -> str:

@@ -110,6 +110,7 @@ class Sampler:
             disk_cold=self._disk["cold"],
             disk_run=self._disk["run"],
             disk_free=shutil.disk_usage(data).free,
+            machine_cpu=round(psutil.cpu_percent() * (psutil.cpu_count() or 1), 1),
         )
 
 

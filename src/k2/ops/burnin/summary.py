@@ -1,5 +1,6 @@
 """From samples to figures. Pure: rows in, plain values out; the same rows always give the same report."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby, pairwise
 from statistics import median
@@ -37,6 +38,11 @@ class Life(NamedTuple):
     service: str
     session: int
     rows: Sequence[ProcessRow]
+    times: Sequence[float]
+
+    def between(self, begin: float, end: float) -> Sequence[ProcessRow]:
+        """The looks from one time to another, both included."""
+        return self.rows[bisect_left(self.times, begin) : bisect_right(self.times, end)]
 
 
 class Run:
@@ -52,7 +58,9 @@ class Run:
         lives: dict[tuple[str, int, int], list[ProcessRow]] = {}
         for row in processes:
             lives.setdefault((row.service, row.session, row.pid), []).append(row)
-        self.lives = [Life(service, session, rows) for (service, session, _), rows in lives.items()]
+        self.lives = [
+            Life(service, session, rows, [row.at for row in rows]) for (service, session, _), rows in lives.items()
+        ]
 
     @property
     def standing(self) -> list[str]:
@@ -60,12 +68,13 @@ class Run:
         return [service for service in self.services if service not in (JOB, *OUTSIDE)]
 
     def gaps(self) -> list[Plain]:
-        """Where looks are missing, in seconds since the first look."""
+        """Where looks are missing, in seconds since the first look. `session`: the number of the one that ended there,
+        None where a look was merely late."""
         return [
             {
                 "from_s": round(a.at - self.began, 1),
                 "to_s": round(b.at - self.began, 1),
-                "interrupted": a.session != b.session,
+                "session": a.session if a.session != b.session else None,
             }
             for a, b in pairwise(self.looks)
             if a.session != b.session or b.at - a.at > MISSED * self.parameters.every_s
@@ -91,7 +100,7 @@ class Run:
         used = seen = 0.0
         for life in self.lives:
             if life.service == service:
-                rows = [row for row in life.rows if begin <= row.at <= end]
+                rows = life.between(begin, end)
                 if len(rows) > 1:
                     used += rows[-1].cpu_s - rows[0].cpu_s
                     seen += rows[-1].at - rows[0].at
@@ -227,6 +236,8 @@ def _flow(run: Run) -> Plain:
         "lag_archiver_max": max(row.lag_archiver for row in looks),
         "visible_p99_ms_median": round(median(visible) * 1e3, 1) if visible else None,
         "visible_p99_ms_max": round(max(visible) * 1e3, 1) if visible else None,
+        "machine_cpu_median": round(median(row.machine_cpu for row in looks[1:]), 1),
+        "machine_cpu_max": round(max(row.machine_cpu for row in looks[1:]), 1),
         "gaps_open_last": looks[-1].gaps_open,
         "gaps_healed": _grown(looks, lambda row: row.gaps_healed),
         "duplicates": _grown(looks, lambda row: row.duplicates),

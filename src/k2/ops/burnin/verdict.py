@@ -10,7 +10,7 @@ from k2.ops.burnin.summary import TO_JUDGE_H
 from k2.ops.report import Check, at_least, below, equal
 
 NO_SLOPE, GROWS, TOO_SHORT = "no slope", "grows", "too short to tell"
-UNITS = {"memory_mb": "MB", "files": "files", "threads": "threads"}
+KINDS = {"memory_mb": ("own memory", "MB"), "files": ("open files", "files"), "threads": ("threads", "threads")}
 
 
 def checks(found: Mapping[str, Any], parameters: Parameters, budget: BudgetConfig) -> list[Check]:
@@ -69,9 +69,9 @@ def _cpu(found: Mapping[str, Any], budget: BudgetConfig) -> list[Check]:
 def _growth(found: Mapping[str, Any], budget: BudgetConfig) -> list[Check]:
     return [
         Check(
-            f"growth in 24 h of {one['of'].replace('memory_mb', 'own memory')}: {one['process']}",
+            f"growth in 24 h of {KINDS[one['of']][0]}: {one['process']}",
             one["per_24h"],
-            UNITS[one["of"]],
+            KINDS[one["of"]][1],
             f"< {getattr(budget.growth_24h, one['of']):g} or no slope",
             growth_verdict(one, budget) == NO_SLOPE,
         )
