@@ -95,13 +95,15 @@ function subscribe(channel: Channel): void {
 }
 
 function open(): void {
-  if (socket || timer) return;
+  if (timer) return;
   if (link.value.state === "off") link.value = { state: "opening" };
+  if (socket) return;
   const url = new URL("/v1/stream", location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   if (key.value) url.searchParams.set("key", key.value);
   const mine = (socket = new WebSocket(url));
   mine.onopen = () => {
+    if (!wanted.size) return close();
     heardAt = Date.now();
     if (lostAt && heardAt - lostAt > RESUME_WITHIN) {
       positions.clear();
@@ -116,19 +118,21 @@ function open(): void {
   mine.onclose = () => {
     if (socket !== mine) return;
     socket = null;
-    lost();
+    if (wanted.size) lost();
   };
 }
 
 function close(): void {
-  const mine = socket;
-  socket = null;
   clearTimeout(timer);
   timer = 0;
   lostAt = 0;
   positions.clear();
-  mine?.close();
   link.value = { state: "off" };
+  // Cut off while it connects, it would be an error to the browser: it is closed once it stands, if nobody wants it then.
+  if (socket?.readyState === WebSocket.CONNECTING) return;
+  const mine = socket;
+  socket = null;
+  mine?.close();
 }
 
 function lost(): void {

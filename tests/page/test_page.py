@@ -1,13 +1,18 @@
 """The page in a real browser over a small served platform: views, keys, themes, a phone, live trades, an API key."""
 
+import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, expect
 from tests.page.looking import PHONE, VIEWS, Looking, number
+from tests.patience import PATIENCE_S
 from tests.web.serving import Served, trade
 
 from k2.web.keys import create
+from k2.web.stream import websocket
 
 
 def test_every_view_shows_what_is_there(browser: Browser, served: Served) -> None:
@@ -31,6 +36,35 @@ def test_every_view_shows_what_is_there(browser: Browser, served: Served) -> Non
     expect(page.locator(".ledger tbody tr")).to_have_count(1)
     page.locator(".ledger tbody tr").click()
     expect(page.locator(".picked .ranges")).to_have_text("201–205")
+    look.clean()
+    look.context.close()
+
+
+def test_leaving_a_view_while_the_stream_connects_is_no_error(
+    browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quickly = websocket.serve
+
+    async def slowly(*asked: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await quickly(*asked)
+
+    monkeypatch.setattr(websocket, "serve", slowly)
+    look = Looking(browser, served.url)
+    heard: list[str] = []
+    look.page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: heard.append(str(frame))))
+    page = look.open("/archive")
+    expect(page.locator("main.view-archive")).to_be_visible()
+    for key in "14141":  # without the market's, no view wants the stream
+        page.keyboard.press(key)
+        expect(page.locator("main.view-market" if key == "1" else "main.view-archive")).to_be_visible()
+    expect(page.locator(".matrix tbody tr")).to_have_count(2)
+    deadline = time.monotonic() + PATIENCE_S
+    while not all(
+        any('"subscribed"' in frame and channel in frame for frame in heard) for channel in ("trades", "candles")
+    ):
+        assert time.monotonic() < deadline, heard
+        page.wait_for_timeout(50)
     look.clean()
     look.context.close()
 
