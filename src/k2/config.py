@@ -62,7 +62,7 @@ else:
 class FeedConfig(_Section, frozen=True):
     """Feed handlers. Times in seconds unless the name says ms."""
 
-    linger_ms: Annotated[float, Meta(description="Shortest time between two durable appends: latency for CPU.")] = 6.0
+    linger_ms: Annotated[float, Meta(description="Shortest time between two durable appends: latency for CPU.")] = 3.0
     queue_frames: Annotated[int, Meta(description="Frames between socket and log; at the bound the socket waits.")] = (
         200_000
     )
@@ -112,7 +112,7 @@ class StoreConfig(_Section, frozen=True):
 class LoaderConfig(_Section, frozen=True):
     """The way from the log into the store."""
 
-    interval_ms: Annotated[float, Meta(description="Shortest time between two looks into the log.")] = 6.0
+    interval_ms: Annotated[float, Meta(description="Shortest time between two looks into the log.")] = 3.0
     flush_s: Annotated[float, Meta(description="Shortest time between two moves of the live tail into parts.")] = 5.0
     max_batch_mb: Annotated[int, Meta(description="Most bytes read from the log at once.")] = 16
 

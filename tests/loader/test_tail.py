@@ -1,5 +1,6 @@
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from k2.store import StoreError, StoreUnavailable, fresh
 from k2.store.commit import take_over
-from k2.store.tail import MANY, RECENT, RUN, Tail
+from k2.store.tail import CHUNK_ROWS, MANY, RECENT, RUN, Tail
 
 
 def trade(number: int, generation: int) -> bytes:
@@ -173,6 +174,7 @@ def test_dropping_keeps_the_newest_chunk(connect: Callable[[], Any]) -> None:
     one.put(1)
     last = one.tail.number()
     one.tail.drop(last - 1, incarnation)
+    one.tail.close()
     assert in_memory(store) == 2
     assert store.rows(f"SELECT count() FROM k2.silver_tail WHERE generation = {last}") == [(1,)]
 
@@ -180,3 +182,72 @@ def test_dropping_keeps_the_newest_chunk(connect: Callable[[], Any]) -> None:
 def open_file(store: Any) -> int:
     path = store.rows("SELECT data_paths[1] FROM system.tables WHERE database = 'k2' AND name = 'silver_fresh'")[0][0]
     return os.open(path, os.O_WRONLY | os.O_APPEND)
+
+
+class Held:
+    """A store whose inserts wait until they may go on, or fail."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.refuses = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def insert(self, sql: str, body: bytes) -> None:
+        assert self.may_go_on.wait(30)
+        if self.refuses:
+            raise StoreError("refused")
+        self.store.insert(sql, body)
+
+
+def test_trades_are_shown_while_a_chunk_is_on_its_way(connect: Callable[[], Any]) -> None:
+    held = Held(connect())
+    asking = connect()
+    one = Numbered(held)
+    one.put(1)
+    held.may_go_on.clear()
+    while one.count < CHUNK_ROWS + 100:
+        one.put(20)
+        assert shown(asking) == (one.count, one.count)
+    assert (in_memory(asking), in_file(asking)) == (1, one.count - 1)
+    held.may_go_on.set()
+    sealed = one.tail.seal()
+    assert in_memory(asking) == one.count
+    assert shown(asking) == (one.count, one.count)
+    assert one.tail.number() > sealed
+    one.put(1)
+    assert shown(asking) == (one.count, one.count)
+    one.tail.close()
+
+
+def test_what_the_store_has_against_a_chunk_is_said_at_the_next_step(connect: Callable[[], Any]) -> None:
+    held = Held(connect())
+    one = Numbered(held)
+    one.put(1)
+    held.refuses = True
+    while one.count < CHUNK_ROWS + 1:
+        one.put(20)
+    with pytest.raises(StoreError, match="refused"):
+        one.tail.seal()
+    one.tail.close()
+    assert shown(connect()) == (one.count, one.count)
+
+
+def test_the_loader_that_takes_over_shows_the_chunks_that_were_on_their_way(connect: Callable[[], Any]) -> None:
+    held = Held(connect())
+    one = Numbered(held)
+    one.put(1)
+    held.may_go_on.clear()
+    held.refuses = True
+    while one.count < CHUNK_ROWS + 100:
+        one.put(20)
+    held.may_go_on.set()
+    one.tail.close()
+    asking = connect()
+    Tail(connect()).take_over(5 << 30)
+    assert in_memory(asking) == one.count
+    assert shown(asking) == (one.count, one.count)
+    one.tail.close()

@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 
 import click
 
@@ -15,20 +14,14 @@ from k2.log import LogError
 from k2.metrics import serve
 from k2.ops import journal
 from k2.store import StoreError
-from k2.store.latency import Latencies
 from k2.store.loader import Loader
 from k2.terminal import note
 from k2.wire import open_log, open_store
 
 
 @click.command()
-@click.option(
-    "--latency-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Append five native int64 for each live trade: exchange, receive, append, loader-read, visible time, in ns.",
-)
 @click.pass_obj
-def load(config: Config, latency_file: Path | None) -> None:
+def load(config: Config) -> None:
     """Follow the log into the store until SIGTERM or Ctrl-C; then write what is left and end.
 
     The store has to run (`k2 store`, `k2 up` or `k2 demo`); while it does not, the loader waits and tries again.
@@ -36,7 +29,7 @@ def load(config: Config, latency_file: Path | None) -> None:
     \b
     Examples:
       k2 load
-      k2 --data DIR load --latency-file latency.bin
+      K2_METRICS_TRACE=trace k2 --data DIR load
     """
     journal.setup(config, "loader")
     stop = threading.Event()
@@ -56,10 +49,9 @@ def load(config: Config, latency_file: Path | None) -> None:
             connections = open_store(config), open_store(config)
             for connection in connections:
                 stack.callback(connection.close)
-            file = stack.enter_context(latency_file.open("ab")) if latency_file else None
             serve(config, "loader")
             trace.start(config.metrics.trace)
-            loader = Loader(log, *connections, config.loader, EXCHANGES, Latencies(file))
+            loader = Loader(log, *connections, config.loader, EXCHANGES)
             loader.measure()
             loader.run(stop)
         except (StoreError, LogError, ConfigError) as error:

@@ -1,24 +1,32 @@
 """How long trades took, stage by stage: every live trade is counted, none is sampled."""
 
-from array import array
-from bisect import bisect_left
+import time
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
 
 from k2 import trace
 from k2.log import Batch
-from k2.metrics import STAGE, STAGE_BUCKETS, observe_many
 from k2.store.seen import Admission
+from k2.tally import StageTally
 
-_BOUNDS = [int(bucket * 1e9) for bucket in STAGE_BUCKETS]
+HAND_OVER_S = 1.0
+
+
+class Stages:
+    """One exchange's."""
+
+    def __init__(self, exchange: str) -> None:
+        self.read = StageTally("log_to_loader", exchange)
+        self.shown = StageTally("loader_to_visible", exchange)
+        self.whole = StageTally("receive_to_visible", exchange)
+        self.candle = StageTally("candle_visible", exchange)
 
 
 class Latencies:
-    """Counts into the stage histogram, and into a file if one is given: for each trade five native int64, in ns:
-    exchange_ts, recv_ts, append_ts, the time the loader had read it, the time it was visible."""
+    """Counts into the stage histogram, and notes each batch in the trace, if there is one."""
 
-    def __init__(self, file: BinaryIO | None = None) -> None:
-        self._file = file
+    def __init__(self) -> None:
+        self._stages: dict[str, Stages] = {}
+        self._handed_over = time.monotonic()
 
     def record(
         self,
@@ -29,32 +37,23 @@ class Latencies:
         visible_ts: int,
     ) -> None:
         """Trades of `batches` have become visible. `exchanges` tells a stream's exchange."""
-        received: dict[str, list[int]] = {}
         for batch, admission in zip(batches, admissions, strict=True):
             exchange = exchanges[batch.stream]
+            stages = self._stages.get(exchange)
+            if stages is None:
+                stages = self._stages[exchange] = Stages(exchange)
             count = len(admission.keys)
             trace.note("loaded", batch.stream, batch.offset, len(batch.values), read_ts, visible_ts)
-            _observe("log_to_loader", exchange, read_ts - batch.append_ts, count)
-            _observe("loader_to_visible", exchange, visible_ts - read_ts, count)
-            received.setdefault(exchange, []).extend([visible_ts - key.recv_ts for key in admission.keys])
-            if self._file:
-                self._write(batch.append_ts, admission, read_ts, visible_ts)
-        for exchange, times in received.items():
-            counts = [0] * (len(_BOUNDS) + 1)
-            for time in times:
-                counts[bisect_left(_BOUNDS, time)] += 1
-            for stage in ("receive_to_visible", "candle_visible"):  # the candle views read the same tail
-                observe_many(STAGE.labels(stage, exchange), counts, sum(times) / 1e9)
+            stages.read.add_same(read_ts - batch.append_ts, count)
+            stages.shown.add_same(visible_ts - read_ts, count)
+            received = sorted([key.recv_ts for key in admission.keys])
+            stages.whole.add_until(visible_ts, received)
+            stages.candle.add_until(visible_ts, received)  # the candle views read the same tail
 
-    def _write(self, append_ts: int, admission: Admission, read_ts: int, visible_ts: int) -> None:
-        out = array("q")
-        for key in admission.keys:
-            out.extend((key.exchange_ts, key.recv_ts, append_ts, read_ts, visible_ts))
-        assert self._file
-        self._file.write(out.tobytes())
-
-
-def _observe(stage: str, exchange: str, time: int, count: int) -> None:
-    counts = [0] * (len(_BOUNDS) + 1)
-    counts[bisect_left(_BOUNDS, time)] = count
-    observe_many(STAGE.labels(stage, exchange), counts, time * count / 1e9)
+    def hand_over(self, now: float) -> None:
+        """Give Prometheus what was gathered, once a second. `now`: the monotonic clock."""
+        if now - self._handed_over >= HAND_OVER_S:
+            self._handed_over = now
+            for stages in self._stages.values():
+                for tally in (stages.read, stages.shown, stages.whole, stages.candle):
+                    tally.flush()

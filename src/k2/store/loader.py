@@ -56,7 +56,6 @@ class Loader:
         flush_store: Store,
         config: LoaderConfig,
         exchanges: Sequence[str],
-        latencies: Latencies | None = None,
     ) -> None:
         self._log = log
         self._store = store
@@ -64,7 +63,7 @@ class Loader:
         self._config = config
         self._exchanges = exchanges
         self._streams = {trades_stream(exchange): exchange for exchange in exchanges}
-        self._latencies = latencies or Latencies()
+        self._latencies = Latencies()
         others = [frames_stream(exchange) for exchange in exchanges] + [GAPS_STREAM]
         self._all_streams = [*self._streams, *others]
         self._owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"

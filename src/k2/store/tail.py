@@ -4,13 +4,18 @@ An INSERT costs milliseconds of processor time, however small. So few trades go 
 every question (`fresh.py`), and some hundred milliseconds of them at a time, a chunk, into a Memory table. Many at once
 go there directly, and so do all where the store's file cannot be written from here.
 
+A chunk goes there in a thread of its own, so that the next trades do not wait for the INSERT; they are in the file
+behind it, and shown from there until it has ended.
+
 A Memory table copies its list of blocks on every insert, so it is replaced now and then by one without the generations
 that have long been committed. Replacing is atomic and, unlike TRUNCATE, does not wait for readers.
 """
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as all_done
 
 from k2.log import Batch
 from k2.store import Store
@@ -30,6 +35,7 @@ _SHOWN = (  # the condition of the view `silver_tail`
 RUN = 1 << 20  # generations; a chunk that goes past the file begins a run: see the view `silver_tail`
 CHUNK_S = 0.5
 CHUNK_ROWS = 1_000
+CROWD_ROWS = 4_000  # in the file behind a chunk on its way: at this bound `put` waits for the store
 MANY = 64  # trades at once that are worth an INSERT of their own
 KEEP_S = 1.0  # a chunk stays in the file so long after it went into memory: for questions that began before ...
 KEEP_LONG_S = 5.0  # ... and up to so long where the file has few rows, for a machine that stalls
@@ -39,12 +45,15 @@ KEEP_ROWS = 500
 class Tail:
     """What the loader puts there. Every trade carries a generation, which counts chunks.
 
-    `inserts` and `rows` tell how much went into the Memory table since it was last replaced.
+    `inserts` and `rows` tell how much went into the Memory table since it was last replaced. The store's connection
+    belongs to the tail between `take_over` and `close`.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._fresh: Fresh | None = None
+        self._side: ThreadPoolExecutor | None = None
+        self._under_way: deque[tuple[Future[None], Callable[[], None]]] = deque()  # statements, and what follows each
         self._begin(0)
 
     def _begin(self, number: int) -> None:
@@ -52,7 +61,7 @@ class Tail:
         self._first = True  # the first chunk goes past the file: from then on memory tells the run
         self.inserts = 0
         self.rows = 0
-        self._chunk: list[bytes] = []  # in the file, and not in memory yet
+        self._chunk: list[bytes] = []  # in the file, and not on the way to memory yet
         self._chunk_rows = 0
         self._chunk_since = 0.0
         self._kept: deque[tuple[float, bytes]] = deque()  # chunks that are in both, and since when
@@ -61,12 +70,13 @@ class Tail:
     def take_over(self, number: int) -> None:
         """Go on from generation `number`; what is shown stays so. Raises StoreError.
 
-        The chunk that the loader before left in the file goes into memory first, as any chunk does before its commit:
+        The chunks that the loader before left in the file go into memory first, as any chunk does before its commit:
         the first chunk from here begins a run, which hides the file from questions that know of no commit yet.
         """
         self.close()
         self._begin(number)
         self._fresh = open_fresh(self._store)
+        self._side = ThreadPoolExecutor(1, "tail")
         self._store.execute(f"INSERT INTO {RECENT} SELECT * FROM {FRESH} WHERE {_SHOWN}")
 
     def committed(self) -> None:
@@ -84,8 +94,9 @@ class Tail:
         return self._first or self._fresh is None or rows >= MANY
 
     def put(self, lines: bytes, rows: int) -> None:
-        """Make trades visible: JSON lines with the generation `number(rows)`. Raises StoreError; all since the last
-        commit has to come again then, after `take_over`."""
+        """Make trades visible: JSON lines with the generation `number(rows)`. Raises StoreError, also for an earlier
+        chunk; all since the last commit has to come again then, after `take_over`."""
+        self._follow_up()
         if self._fresh is None or self._goes_past(rows):
             self._end_chunk(lines, rows)
             return
@@ -95,28 +106,58 @@ class Tail:
         self._fresh.append(lines)
         self._chunk.append(lines)
         self._chunk_rows += rows
-        if now - self._chunk_since >= CHUNK_S or self._chunk_rows >= CHUNK_ROWS:
-            self._end_chunk()
+        if self._chunk_rows >= CROWD_ROWS:
+            self._follow_up(wait=True)
+        if not self._under_way and (now - self._chunk_since >= CHUNK_S or self._chunk_rows >= CHUNK_ROWS):
+            self._send_chunk()
 
     def seal(self) -> int:
         """Move everything into memory; returns the generation up to which it is there. Raises StoreError."""
         self._end_chunk()
         return self._number - 1
 
+    def _send_chunk(self) -> None:
+        """Begin the chunk's way into memory, and the next chunk."""
+        in_file, rows = self._take_chunk()
+        self._number += 1
+        self._later(lambda: insert(self._store, RECENT, in_file), lambda: self._arrived(in_file, rows))
+
     def _end_chunk(self, more: bytes = b"", rows: int = 0) -> None:
-        in_file = b"".join(self._chunk)
+        """Put the chunk and these lines into memory, after all that is on the way there."""
+        self._follow_up(wait=True)
+        in_file, chunk_rows = self._take_chunk()
         if in_file or more:
             insert(self._store, RECENT, in_file + more)
-            self._first = False
-            self.inserts += 1
-            self.rows += self._chunk_rows + rows
         self._number += 1
+        self._arrived(in_file, chunk_rows + rows)
+
+    def _take_chunk(self) -> tuple[bytes, int]:
+        taken = b"".join(self._chunk), self._chunk_rows
         self._chunk.clear()
         self._chunk_rows = 0
+        return taken
+
+    def _arrived(self, in_file: bytes, rows: int) -> None:
+        """A chunk is in memory: what has been long enough in both leaves the file."""
+        if rows:
+            self._first = False
+            self.inserts += 1
+            self.rows += rows
         if in_file:
             self._keep(in_file)
         if (self._let_go() or in_file) and self._fresh:
-            self._fresh.begin_anew(b"".join([lines for _, lines in self._kept]))
+            self._fresh.begin_anew(b"".join([lines for _, lines in self._kept] + self._chunk))
+
+    def _later(self, statement: Callable[[], None], then: Callable[[], None]) -> None:
+        assert self._side
+        self._under_way.append((self._side.submit(statement), then))
+
+    def _follow_up(self, wait: bool = False) -> None:
+        """Do what follows the statements that have ended; `wait`: until all have."""
+        while self._under_way and (wait or self._under_way[0][0].done()):
+            ended, then = self._under_way.popleft()
+            ended.result()
+            then()
 
     def _keep(self, in_file: bytes) -> None:
         self._kept.append((time.monotonic(), in_file))
@@ -130,12 +171,19 @@ class Tail:
         return len(self._kept) < before
 
     def drop(self, generation: int, incarnation: int) -> None:
-        """Forget the generations up to this one, which were committed a while ago, but for the newest of all."""
-        keep_after(self._store, RECENT, f"least({generation}, (SELECT max(generation) FROM {RECENT}) - 1)", incarnation)
+        """Forget the generations up to this one, which were committed a while ago, but for the newest of all: soon, in
+        the order of what goes into memory. What the store has against it, the next `put` says."""
+        last = f"least({generation}, (SELECT max(generation) FROM {RECENT}) - 1)"
+        self._later(lambda: keep_after(self._store, RECENT, last, incarnation), lambda: None)
         self.inserts = self.rows = 0
 
     def close(self) -> None:
-        """Release the file. Idempotent."""
+        """Let statements under way end, and release the file. Idempotent."""
+        all_done([ended for ended, _ in self._under_way])
+        self._under_way.clear()
+        if self._side:
+            self._side.shutdown()
+            self._side = None
         if self._fresh:
             self._fresh.close()
             self._fresh = None

@@ -1,6 +1,7 @@
 """The store's process: opens the engine, listens, and closes it when told to stop."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -81,6 +82,7 @@ async def _serve(engine: Engine, config: Config, ready: Callable[[int], None]) -
     port = int(listener.sockets[0].getsockname()[1])
     sessions = loop.create_task(server.expire_sessions())
     _log.info("listening", extra={"host": config.store.host, "port": port})
+    gc.freeze()  # what is here now stays: it need not be searched for garbage
     ready(port)
     await stop.wait()
     _log.info("stopping")
