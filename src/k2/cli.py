@@ -39,9 +39,10 @@ VERBS = {
     "bench": "k2.commands.bench",
     "burnin": "k2.commands.burnin",
     "drill": "k2.commands.drill",
+    "alerts": "k2.commands.alerts",
 }
 # Verbs whose files are the person's own. All others write into the data folder only, where nobody else may look.
-FOR_THE_PERSON = frozenset(("export", "bench", "burnin", "drill", "completion"))
+FOR_THE_PERSON = frozenset(("export", "bench", "burnin", "drill", "alerts", "completion"))
 
 
 class _Verbs(click.Group):

@@ -63,6 +63,9 @@ CLOCK_OFFSET = Gauge(
 )
 GAPS_OPEN = Gauge("k2_gaps_open", "Gaps that are open.", ["exchange"])
 GAPS = Counter("k2_gaps_total", "Gap ledger events.", ["exchange", "state"])
+UNHEALABLE = Gauge(
+    "k2_gaps_unhealable", "Open gaps that the venue was asked for twice or more and does not have.", ["exchange"]
+)
 MISSING = Gauge("k2_missing_trades", "Trade ids that are missing in open gaps.", ["exchange"])
 LOST = Counter("k2_trades_lost_total", "Trade ids that were given up: the venue does not have them.", ["exchange"])
 COMPLETENESS = Gauge(

@@ -117,6 +117,7 @@ class Handler:
                 self._suspect_quiet()
                 self.recorder.settle()
                 self._flush_meter()
+                self.healer.measure()
             await asyncio.sleep(TICK)
 
     def _on_settled(self) -> None:

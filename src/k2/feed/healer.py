@@ -36,6 +36,7 @@ PROBE_AGAIN = 5.0  # s until a probe that got no answer is made again
 OUTCOMES = (
     "ok", "rate-limited", "refused", "server-error", "unreadable", "timeout", "unreachable", "too-large",
 )  # fmt: skip
+HOPELESS = 2  # answers without the trades after which an open hole is shown as one that does not heal
 LONGEST_WAIT = 300.0  # s that a Retry-After is honoured for
 
 _log = logging.getLogger("k2.feed")
@@ -87,6 +88,11 @@ class Healer:
         for symbol in symbols:
             self._suspects.setdefault(symbol, (self._now(), 1))
         self._news.set()
+
+    def measure(self) -> None:
+        """Show how many gaps the venue does not heal. Call about once a second."""
+        hopeless = sum(case.conclusive >= HOPELESS and not case.given_up for case in self._cases.values())
+        metrics.UNHEALABLE.labels(self.exchange.name).set(hopeless)
 
     def wake(self) -> None:
         """There may be a new hole."""

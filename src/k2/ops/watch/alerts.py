@@ -19,7 +19,7 @@ class Alert:
     """One alert. `hold` is Prometheus's `for`; `scope` is what it speaks of: the wider silences the narrower.
 
     `summary` and `description` may use the labels of the expression as `{{ $labels.x }}`; the description names the
-    remedy. `drills` fire it for real; `k2 drill NAME`.
+    remedy. `drills` fire it as well (`k2 drill NAME`); `k2 alerts prove` fires every one.
     """
 
     name: str
@@ -46,7 +46,7 @@ PLATFORM = (
         "Watchdog", "vector(1)", "0s", "none", "platform", "platform",
         "Alerting works",
         "Always fires. Whoever receives it raises the alarm when it stops: then Prometheus or Alertmanager is down.",
-        ("watchdog",),
+        (),
     ),
     Alert(
         "PlatformDown", f'(sum(up{{job="k2"}}) or vector(0)) == 0 or (sum({_LIVE}) or vector(0)) == 0',
@@ -120,7 +120,7 @@ FEEDS = (
     ),
     Alert(
         "FeedReconnectLoop",
-        'sum by (exchange) (increase(k2_reconnects_total{reason!="planned"}[<10m>])) > 5',
+        'sum by (exchange) (increase(k2_reconnects_total{reason!="planned"}[<10m>])) >= 5',
         "0s", "warning", "feeds", "venue",
         "{{ $labels.exchange }} is dialled again and again",
         "The connection to {{ $labels.exchange }} was lost {{ $value | humanize }} times in 10 minutes. "
@@ -152,7 +152,7 @@ FEEDS = (
         "No trade of {{ $labels.symbol }} at {{ $labels.exchange }} for 30 minutes",
         "Other symbols of {{ $labels.exchange }} trade. It may be quiet, halted or delisted: compare with the venue, "
         "and take it out of the instruments file if it is gone.",
-        ("symbol-silent",),
+        (),
     ),
     Alert(
         "ClockSkew", "abs(max by (exchange) (k2_exchange_clock_offset_seconds)) > 1",
@@ -170,12 +170,12 @@ FEEDS = (
         ("rest-down",),
     ),
     Alert(
-        "GapUnhealable", 'sum by (exchange) (increase(k2_gaps_total{state="unavailable"}[<1h>])) > 0',
+        "GapUnhealable", "max by (exchange) (k2_gaps_unhealable) > 0",
         "0s", "warning", "feeds", "venue",
-        "A gap of {{ $labels.exchange }} was given up",
-        "The REST interface of {{ $labels.exchange }} does not have what is missing. `k2 gaps --state unavailable` "
-        "names the ids and the reason; it is tried again, quietly, for as long as the handler runs.",
-        ("gap-unhealable",),
+        "A gap of {{ $labels.exchange }} does not heal",
+        "The REST interface of {{ $labels.exchange }} was asked twice or more and does not have what is missing. "
+        "`k2 gaps` names the ids; after four such answers they are given up and count as lost.",
+        (),
     ),
     Alert(
         "TradesLost",
@@ -185,7 +185,7 @@ FEEDS = (
         "Trades of {{ $labels.exchange }} are lost",
         "{{ $value | humanize }} trades of {{ $labels.exchange }} were given up, or `k2 verify` misses them. `k2 gaps` "
         "and `k2 verify --exchange {{ $labels.exchange }}` name the ids; another source must fill them.",
-        ("gap-unhealable",),
+        (),
     ),
 )  # fmt: skip
 
@@ -225,7 +225,7 @@ DATA = (
         "The cold tier is {{ $value | humanizeDuration }} behind",
         "The oldest record that the cold tier lacks is older than 30 minutes. See `k2_archive_runs_total` and "
         "run/archiver.log; `k2 archive` offloads now.",
-        ("archive-stuck",),
+        (),
     ),
     Alert(
         "OffloadFailure", "max by (job) (k2_archive_failures_in_a_row) > 2",
@@ -236,20 +236,20 @@ DATA = (
         ("object-storage-gone",),
     ),
     Alert(
-        "AuditFailed", "min by (scope) (k2_audit_ok) == 0",
+        "AuditFailed", "min(k2_audit_ok) == 0",
         "0s", "critical", "data", "service",
         "The cold tier differs from the log",
         "The last `k2 archive audit` found differences, named in cold/last_audit.json. Do not let the log expire "
         "(log.max_age_days); `k2 restore` and a new audit show what can be had back.",
-        ("cold-damaged",),
+        (),
     ),
     Alert(
-        "VerifyFailed", "min by (scope) (k2_verify_ok) == 0",
+        "VerifyFailed", "min(k2_verify_ok) == 0",
         "0s", "critical", "data", "service",
         "The store could not be proven from the log",
         "The last `k2 verify` found trades that are missing or there twice, or candles that differ from their "
         "recomputation. Run `k2 verify` again; what it names is loaded anew from the log.",
-        ("store-damaged",),
+        (),
     ),
 )  # fmt: skip
 

@@ -53,7 +53,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            programs = _program("prometheus"), _program(*ALERTMANAGER)
+            programs = program("prometheus"), program(*ALERTMANAGER)
             self._folder.mkdir(parents=True, exist_ok=True)
             webhook = Webhook(self.book)
             stack.callback(webhook.close)
@@ -197,7 +197,8 @@ class Watch:
             time.sleep(0.05)
 
 
-def _program(*names: str) -> str:
+def program(*names: str) -> str:
+    """The path of the first of these programs that is installed. Raises WatchError that says how to install them."""
     for name in names:
         if found := shutil.which(name):
             return found
