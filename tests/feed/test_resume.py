@@ -1,5 +1,6 @@
 """Crash after any append, start again: the trade stream and the ledger come out as if nothing had happened."""
 
+import pytest
 from feed_kit import gaps, page_frame, trade_frame, trades
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,9 +150,29 @@ def test_replay_begins_where_the_retained_frames_do() -> None:
     assert result.note
 
 
-def test_replay_of_a_range_compares_that_range() -> None:
+@pytest.mark.parametrize("appends", [[range(1, 11)], [range(1, 9), range(9, 10), range(10, 40)]])
+def test_replay_of_a_range_compares_that_range(appends: list[range]) -> None:
     log = MemoryLog()
     life = Life(log)
-    life.record([trade_frame(number, recv_ts=number) for number in range(1, 11)])
+    for numbers in appends:
+        life.record([trade_frame(number, recv_ts=number) for number in numbers])
     result = replay(log, BINANCE, 4, 8)
     assert (result.frames, result.trades, result.first_offset, result.different) == (4, 4, 4, 0)
+
+
+def test_replay_beside_a_handler_that_goes_on_compares_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog()
+    life = Life(log)
+    life.record([trade_frame(1), trade_frame(2)])
+    bounds = log.bounds
+
+    def bounds_then_more(stream: str) -> tuple[int, int]:
+        found = bounds(stream)
+        life.record([trade_frame(found[1] + 1)])
+        life.record([trade_frame(number) for number in range(found[1] + 2, found[1] + 20)])
+        return found
+
+    monkeypatch.setattr(log, "bounds", bounds_then_more)
+    result = replay(log, BINANCE)
+    assert result.frames > 2
+    assert (result.trades, result.different) == (2, 0)

@@ -93,7 +93,8 @@ class Slices:
             if not read:
                 return
             for batch in _merged(read):
-                yield _until(batch, reach.end)
+                if batch.offset < reach.end:
+                    yield _until(batch, reach.end)
             offset = read[-1].end
 
 
