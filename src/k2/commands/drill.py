@@ -15,7 +15,7 @@ from k2.ops.drill.needs import missing
 from k2.ops.drill.rounds import Options, rehearse
 from k2.ops.drill.runbook import FOLDER
 from k2.ops.drill.table import draw, progress, report_of
-from k2.ops.drill.verdict import FAILED, NOT_RUN
+from k2.ops.drill.verdict import FAILED, NOT_RUN, Outcome
 from k2.terminal import emit, note
 
 PEERS = ("prometheus", "alertmanager")
@@ -75,13 +75,9 @@ def drill(
     folder = runbooks or (FOLDER if FOLDER.is_dir() else None)
     watch = not missing(PEERS) if alerts is None else alerts
     options = Options(rounds=rounds, rate=rate, runbooks=folder, watch=watch)
-    found = _run(config, [known[name] for name in wanted], options, parent, keep)
-    text = msgspec.json.format(msgspec.json.encode(found))
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(text + b"\n")
+    found = _run(config, " ".join(names), [known[name] for name in wanted], options, parent, keep, out)
     if as_json:
-        click.echo(text)
+        click.echo(_json(found))
     else:
         draw(found)
     sys.exit(_exit_code(found, allow_missing))
@@ -97,17 +93,28 @@ def _list(known: dict[str, Drill], as_json: bool) -> None:
     )
 
 
-def _run(config: Config, wanted: list[Drill], options: Options, parent: Path | None, keep: bool) -> dict[str, Any]:
-    """Run drills one after the other; SIGTERM ends it as Ctrl-C does, so that it cleans up."""
+def _run(
+    config: Config, asked: str, wanted: list[Drill], options: Options, parent: Path | None, keep: bool, out: Path | None
+) -> dict[str, Any]:
+    """Run drills one after the other, and write `out` after each. SIGTERM ends it as Ctrl-C does, so it cleans up."""
     usual = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    outcomes = []
+    outcomes: list[Outcome] = []
+    found = report_of(asked, outcomes, options)
     try:
         for number, one in enumerate(wanted, 1):
             with progress(one.name, number, len(wanted)) as say, Lab(config, say, parent, keep) as lab:
                 outcomes.append(rehearse(lab, one, options, say))
+            found = report_of(asked, outcomes, options)
+            if out is not None:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_bytes(_json(found) + b"\n")
     finally:
         signal.signal(signal.SIGTERM, usual)
-    return report_of(outcomes, options)
+    return found
+
+
+def _json(found: dict[str, Any]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(found))
 
 
 def _exit_code(found: dict[str, Any], allow_missing: bool) -> int:

@@ -1,7 +1,9 @@
 """Does every trade arrive? What the exchanges made against what the store shows, by symbol, some times a second.
 
 An exchange's flow is good if of each of its symbols every trade that is older than `FRESH_S` is visible: from the first
-to the newest none is missing, which the ids tell. So "fresh again" and "every hole healed" are one condition.
+to the newest none is missing, which the ids tell. So "fresh again" and "every hole healed" are one condition. That the
+newest are visible, whatever is missing before them, is kept as well: it comes first, healing takes as long as the
+exchange's REST interface lets it.
 """
 
 import threading
@@ -15,7 +17,7 @@ from k2.ops.drill.timeline import Timeline
 from k2.sim.truth import RECORD, SIZE, truth_dir
 from k2.store import Store, StoreError
 
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 0.25
 FRESH_S = 1.0
 ASK_WITHIN_S = 2.0
 ASKED = (
@@ -73,32 +75,33 @@ def stored(store: Store) -> dict[Symbol, Span]:
     }
 
 
-def behind(made: Spans, shown: Spans) -> dict[str, str]:
-    """The exchanges whose trades are not all shown, each with the first symbol that lacks some, in words."""
-    found: dict[str, str] = {}
+def behind(made: Spans, shown: Spans) -> tuple[dict[str, str], dict[str, str]]:
+    """The exchanges whose newest trades are not shown, and those whose trades are not all shown; each with the first
+    symbol that lacks some, in words."""
+    late: dict[str, str] = {}
+    lacking: dict[str, str] = {}
     for symbol, wanted in made.items():
         have = shown.get(symbol)
         if have is None:
-            lacks = f"no trade of {symbol[1]} is visible"
+            late.setdefault(symbol[0], f"no trade of {symbol[1]} is visible")
         elif have.last < wanted.last:
-            lacks = f"{symbol[1]} is visible up to {have.last}, made up to {wanted.last}"
+            late.setdefault(symbol[0], f"{symbol[1]} is visible up to {have.last}, made up to {wanted.last}")
         elif have.first > wanted.first or not have.dense:
-            lacks = f"{symbol[1]} has {have.last - wanted.first + 1 - have.distinct} missing"
-        else:
-            continue
-        found.setdefault(symbol[0], lacks)
-    return found
+            missing = have.last - wanted.first + 1 - have.distinct
+            lacking.setdefault(symbol[0], f"{symbol[1]} lacks {missing} before {have.last}")
+    return late, {**lacking, **late}
 
 
 class Flow(threading.Thread):
-    """Looks until `end` is called. Its timeline names exchanges; `twice` is the most repeated rows ever seen at once.
+    """Looks until `end` is called. Its timelines name exchanges: `timeline` those that lack any trade, `newest` those
+    that lack their newest. `twice` is the most repeated rows ever seen at once.
 
     `made` and `shown` tell what was made and what is visible now; `shown` may raise StoreError.
     """
 
     def __init__(self, made: Callable[[], Spans], shown: Callable[[], Spans]) -> None:
         super().__init__(name="flow", daemon=True)
-        self.timeline = Timeline()
+        self.timeline, self.newest = Timeline(), Timeline()
         self.twice = 0
         self._made, self._shown = made, shown
         self._history: deque[tuple[float, Spans]] = deque()
@@ -119,11 +122,15 @@ class Flow(threading.Thread):
         try:
             shown = self._shown()
         except StoreError as error:
-            self.timeline.note(time.monotonic(), {symbol[0]: f"the store: {error}" for symbol in made})
+            dark = {symbol[0]: f"the store: {error}" for symbol in made}
+            self.newest.note(time.monotonic(), dark)
+            self.timeline.note(time.monotonic(), dark)
             return
         self.twice = max(self.twice, sum(span.rows - span.distinct for span in shown.values()))
         due = wanted if at <= asked - FRESH_S else {}
-        self.timeline.note(time.monotonic(), behind(due, shown))
+        late, lacking = behind(due, shown)
+        self.newest.note(time.monotonic(), late)
+        self.timeline.note(time.monotonic(), lacking)
 
     def end(self) -> None:
         self._over.set()

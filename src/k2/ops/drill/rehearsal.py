@@ -21,7 +21,7 @@ from k2.ops import platform
 from k2.ops.bench.lab import Lab, LabError, Process, environment
 from k2.ops.drill import DrillError
 
-READY_WITHIN = 60.0
+READY_WITHIN = 120.0
 SUPERVISOR, SIM = "supervisor", "sim"
 OFFLOAD_S = 20.0
 
@@ -167,6 +167,15 @@ class Rehearsal:
     def kill_all(self) -> None:
         """kill -9 the supervisor and every service, all at once, as when the machine goes down."""
         self.kill(SUPERVISOR, *self.pids())
+
+    def living_below(self, folder: Path) -> list[int]:
+        """Process ids, ours aside, that have files open below a folder."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(OSError, psutil.Error):
+                if process.pid != os.getpid() and str(folder) in Path(f"/proc/{process.pid}/maps").read_text():
+                    found.append(process.pid)
+        return found
 
     def freeze(self, *names: str) -> None:
         """SIGSTOP: they live and do nothing."""

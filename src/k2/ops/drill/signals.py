@@ -65,7 +65,8 @@ class Signals(threading.Thread):
         super().__init__(name="signals", daemon=True)
         self.timeline, self.health = Timeline(), Timeline()
         self.config, self.services = config, services
-        self._log = log
+        self._log: Log | None = log
+        self._own: Log | None = None
         self._lock = threading.Lock()
         self._seen: list[Signal] = []
         self._over = threading.Event()
@@ -96,6 +97,8 @@ class Signals(threading.Thread):
         self._over.set()
         if self.is_alive():
             self.join(5.0)
+        if self._own is not None:
+            self._own.close()
         self._askers.shutdown(wait=False, cancel_futures=True)
 
     def look(self) -> None:
@@ -126,6 +129,18 @@ class Signals(threading.Thread):
         for name in self.timeline.note(now, wrong):
             if not name.startswith("down:"):
                 self._tell(name, wrong[name])
+
+    def let_go(self) -> None:
+        """Close the log: its disk is about to go. `follow` takes it up again."""
+        with self._lock:
+            log, self._log = self._log, None
+        if log is not None:
+            log.close()
+
+    def follow(self, log: Log) -> None:
+        """Read the ledger from this log, which is ours to close, from now on."""
+        with self._lock:
+            self._log = self._own = log
 
     def tell(self, name: str, detail: str) -> None:
         """A signal that the drill itself has seen, such as what a client of the platform notices."""
@@ -185,14 +200,16 @@ class Signals(threading.Thread):
                 yield f"supervisor:{said['child']}", f"exit code {said.get('exit_code')}"
 
     def _ledger(self) -> Iterator[tuple[str, str]]:
-        try:
-            for batch in self._log.read(GAPS_STREAM, self._ledger_at):
-                self._ledger_at = batch.end
-                for gap in map(decode_gap, batch.values):
-                    if gap.state == "open":
-                        yield f"ledger:{gap.exchange}", f"{gap.symbol} {gap.first_id}..{gap.last_id}"
-        except LogError:
-            return
+        with self._lock:
+            try:
+                batches = self._log.read(GAPS_STREAM, self._ledger_at) if self._log is not None else []
+            except LogError:
+                return
+        for batch in batches:
+            self._ledger_at = batch.end
+            for gap in map(decode_gap, batch.values):
+                if gap.state == "open":
+                    yield f"ledger:{gap.exchange}", f"{gap.symbol} {gap.first_id}..{gap.last_id}"
 
     def _readyz(self) -> dict[str, str]:
         """What `/readyz` says is not as it must be."""

@@ -17,7 +17,7 @@ from k2.ops.drill.signals import Page, Signal, Signals, ask, scrape
 from k2.ops.drill.timeline import Timeline
 
 STEADY_S = 2.5  # nothing wrong for so long: longer than any look takes to see that something is
-STEADY_WITHIN_S = 60.0
+STEADY_WITHIN_S = 120.0
 ALERT_WITHIN_S = 45.0
 
 
@@ -149,7 +149,7 @@ class Stage:
             raise DrillError(f"{service} does not answer with its metrics")
         return page
 
-    def metric(self, service: str, name: str, **labels: str) -> float:
+    def metric(self, service: str, name: str, /, **labels: str) -> float:
         """The sum of a metric's samples with these labels. Raises DrillError."""
         wanted = set(labels.items())
         return sum(v for (metric, have), v in self.metrics(service).items() if metric == name and wanted <= set(have))
