@@ -94,6 +94,7 @@ class Loader:
 
     def take_over(self) -> None:
         """Claim the store, then bring it up to the log's end. Raises SupersededError, StoreError, LogError."""
+        self._tail.close()
         self._incarnation, commit = take_over(self._store, self._owner, self._incarnation)
         positions = readable(self._log, self._all_streams, commit.positions)
         self._begin(commit.generation + GENERATIONS_APART, positions, commit.seen)
@@ -295,8 +296,9 @@ class Loader:
                 if now >= next_replace or crowded:
                     self.replace_tail()
                     next_replace = now + REPLACE_S
+                self._latencies.hand_over(now)
                 self._log.wait(self._positions, 0.1)
-                stop.wait(max(0.0, begun + interval - time.monotonic()))
+                time.sleep(max(0.0, begun + interval - time.monotonic()))
             if flushing:
                 flushing.result()
             self.load()
