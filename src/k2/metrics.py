@@ -194,9 +194,21 @@ def write_status(config: Config, service: str, port: int, **more: str) -> None:
     config.run_dir.mkdir(parents=True, exist_ok=True)
     file = config.run_dir / f"{service}.json"
     part = file.with_suffix(f".{os.getpid()}.part")
-    word = {"service": service, "pid": os.getpid(), "metrics_port": port, "started": time.time()}
+    pid = os.getpid()
+    word = {"service": service, "pid": pid, "born": _born(pid), "metrics_port": port, "started": time.time()}
     part.write_text(json.dumps({**word, **more}))
     part.replace(file)
+
+
+def _born(pid: int) -> float:
+    """What tells a process from an earlier one of the same pid. On Linux that is when it was started in ticks since the
+    machine was, which no step of the clock changes: times of day would make the living look dead. Raises OSError."""
+    try:
+        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except FileNotFoundError:
+        import psutil
+
+        return round(psutil.Process(pid).create_time(), 2)
 
 
 def read_status(run_dir: Path) -> dict[str, dict[str, float | int | str]]:
@@ -207,8 +219,7 @@ def read_status(run_dir: Path) -> dict[str, dict[str, float | int | str]]:
     for file in sorted(run_dir.glob("*.json")):
         with suppress(ValueError, OSError, KeyError, psutil.Error):
             word = json.loads(file.read_text())
-            process = psutil.Process(word["pid"])
-            if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > word["started"] + 1.0:
+            if psutil.Process(word["pid"]).status() == psutil.STATUS_ZOMBIE or _born(word["pid"]) != word["born"]:
                 continue  # dead, or its pid has gone to another process since
             found[str(word["service"])] = word
     return found

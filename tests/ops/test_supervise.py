@@ -1,7 +1,6 @@
 """The supervisor with stand-in processes that say when they start and stop, and misbehave when told to."""
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -16,7 +15,6 @@ import psutil
 import pytest
 from tests.patience import PATIENCE_S
 
-from k2.metrics import read_status
 from k2.ops.supervise import Service, Supervisor, last_words
 
 STAND_IN = """
@@ -216,16 +214,3 @@ def test_a_supervised_process_ends_with_its_supervisor_even_by_kill_9(tmp_path: 
     parent.wait()
     gone, alive = psutil.wait_procs([orphan], timeout=PATIENCE_S)
     assert (len(gone), alive) == (1, [])
-
-
-def test_status_of_a_recycled_pid_or_a_torn_file_does_not_count(tmp_path: Path) -> None:
-    mine = psutil.Process()
-    words = {
-        "store": {"service": "store", "pid": mine.pid, "metrics_port": 1, "started": mine.create_time() + 0.5},
-        "loader": {"service": "loader", "pid": mine.pid, "metrics_port": 1, "started": mine.create_time() - 3600},
-        "sim": {"service": "sim"},
-    }
-    for name, word in words.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(word))
-    (tmp_path / "torn.json").write_text('{"service": "feed-')
-    assert list(read_status(tmp_path)) == ["store"]

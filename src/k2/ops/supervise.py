@@ -17,6 +17,7 @@ log = logging.getLogger("k2.supervise")
 
 READY_WITHIN = 30.0
 STEADY_AFTER = 30.0
+PAUSES = (0.2, 3.0)  # s, first and longest before a start: what made it die may be over, and then it is to be back soon
 STOP_WITHIN = 4.5
 TURN_KEPT = 0.5
 ERRORS_KEPT = 1 << 20
@@ -89,7 +90,7 @@ class Supervisor:
     async def _keep(self, service: Service) -> None:
         for name in service.after:
             await self.services[name].ready.wait()
-        backoff = Backoff(0.2, 10.0)
+        backoff = Backoff(*PAUSES)
         while not self._stopping.is_set():
             began, began_at = time.monotonic(), time.time()
             code = await self._run(service)
