@@ -1,5 +1,6 @@
 """Where configuration becomes parts: the one file that names backends."""
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,8 @@ def serve_store(config: Config, ready: Callable[[int], None], read_only: bool = 
     from k2.store.server.service import serve
 
     def migrate(store: Store) -> None:
-        apply(store)
+        if apply(store):
+            os.sync()  # the engine syncs no files of a new table: a power loss could leave one that it cannot open
         fresh.empty(store)
 
     def leave(store: Store) -> None:
