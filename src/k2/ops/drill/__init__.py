@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from k2.ops.drill.rehearsal import Setup
     from k2.ops.drill.stage import Stage
 
-MODULES = ("processes", "exchange", "clock", "network")  # each has DRILLS; the order is that of `k2 drill all`
+MODULES = (
+    "processes",
+    "exchange",
+    "clock",
+    "network",
+    "disk",
+    "memory",
+    "power",
+)  # each has DRILLS; the order is that of `k2 drill all`
 RECOVERED_WITHIN_S = 5.0
 
 

@@ -50,7 +50,7 @@ class Exchanges:
 
 
 def _cut(
-    ways: Iterable[Proxy], stage: Stage, seconds: float, forget: bool, meanwhile: Callable[[], None] | None = None
+    ways: Iterable[Proxy], stage: Stage, seconds: float, forget: bool, meanwhile: Callable[[], None] = lambda: None
 ) -> None:
     ways = tuple(ways)
     with stage.failing():

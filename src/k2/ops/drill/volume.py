@@ -29,7 +29,7 @@ class Volume:
     def __init__(self, at: Path, image: Path, mb: int) -> None:
         """`at` is made if it is missing; what it held is hidden meanwhile. Raises DrillError."""
         self.at, self.image = at, image
-        self._ballast = at / "ballast"
+        self._ballast = at / ".ballast"
         at.mkdir(parents=True, exist_ok=True)
         with image.open("wb") as file:
             file.truncate(mb << 20)
