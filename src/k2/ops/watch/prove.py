@@ -31,6 +31,8 @@ SETTLE_WITHIN_S = 150.0
 FIRE_WITHIN_S = 120.0
 CLEAR_WITHIN_S = 150.0
 
+HUSHING = ("PlatformDown", "ServiceDown", "FeedHandlerDown", "StoreInsertFailure", "OffloadFailure")  # others
+
 Say = Callable[[str], None]
 
 
@@ -80,7 +82,7 @@ def _try(
             proofs[name].why_not = "needs root, for a small disk of its own"
         return
     try:
-        watch.settle(SETTLE_WITHIN_S)
+        watch.settle(SETTLE_WITHIN_S, only={*cause.alerts, *HUSHING})
         begin = 0.0 if "Watchdog" in cause.alerts else watch.now()
         say(f"{', '.join(cause.alerts)}: {cause.what}")
         with cause.act(platform):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -87,13 +88,13 @@ class Watch:
     def wait_cleared(self, name: str, since: float, within: float, **labels: str) -> Notice:
         return self._waited(self.book.first(name, since, False, labels, within), name, "clear", within)
 
-    def settle(self, within: float = 60.0, still: float = 2.0) -> None:
+    def settle(self, within: float = 60.0, still: float = 2.0, only: Collection[str] = ()) -> None:
         """Until all that is to be scraped is up, and nothing but the Watchdog has been pending or firing for `still`
-        seconds. Raises WatchError."""
+        seconds; `only`: none of these alerts. Raises WatchError."""
         deadline = time.monotonic() + within
         quiet_since: float | None = None
         while True:
-            troubles = self._troubles()
+            troubles = self._troubles(only)
             if troubles:
                 quiet_since = None
             elif quiet_since is None:
@@ -137,8 +138,9 @@ class Watch:
             )
         return notice
 
-    def _troubles(self) -> list[str]:
-        alerts = [f"{alert['labels']['alertname']} {alert['state']}" for alert in self._alerts()]
+    def _troubles(self, only: Collection[str]) -> list[str]:
+        standing = [(alert["labels"]["alertname"], alert["state"]) for alert in self._alerts()]
+        alerts = [f"{name} {state}" for name, state in standing if not only or name in only]
         down = [labels.get("service", "?") for labels, value in self.query("up == 0") if not value]
         scraped = self.query('count(up{job="k2"})')
         found = [alert for alert in alerts if not alert.startswith("Watchdog ")] + [f"{name} is down" for name in down]
