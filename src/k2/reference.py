@@ -13,7 +13,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from k2 import metrics
 from k2.cli import VERBS, main
 from k2.config import Config, settings, variable
+from k2.ops.bench import latency_page
 from k2.ops.burnin import page as burnin_page
+from k2.ops.drill import table as drill_table
 
 RENEW = "<!-- Written by `make docs` from the code. Change the code, not this page. -->"
 
@@ -131,6 +133,16 @@ def _headline(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [check for check in report["checks"] if names is None or check["name"] in names or not check["ok"]]
 
 
+def latency() -> str:
+    """docs/results/latency.md: the kept run of the latency bench, segment by segment."""
+    return latency_page.page(_kept("latency"), "latency.svg", "../BENCHMARKS.md#latency")
+
+
+def latency_drawing() -> str:
+    """docs/results/latency.svg."""
+    return latency_page.drawing(_kept("latency"))
+
+
 def _kept(bench: str) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((RESULTS / f"{bench}.json").read_text())
     return report
@@ -147,11 +159,20 @@ def readme() -> str:
         for check in _headline(report):
             if check["unit"]:
                 verdict = "ok" if check["ok"] else "missed"
-                value = f"{check['value']:,} {check['unit']}"
+                value = "none" if check["value"] is None else f"{check['value']:,} {check['unit']}"
                 lines.append(
                     f"| {check['name']} | {value} | {check['target']} | {verdict} | `{_command(report, file.stem)}` |"
                 )
-    return head + begin + "\n" + "\n".join(lines) + "\n\n" + end + tail
+    return _with_drills(head + begin + "\n" + "\n".join(lines) + "\n\n" + end + tail)
+
+
+def _with_drills(text: str) -> str:
+    """The README with its table of drills, if a run of them is kept."""
+    head, begin, rest = text.partition("<!-- drills: written by `make docs` -->\n")
+    _, end, tail = rest.partition("<!-- end of drills -->\n")
+    if not (RESULTS / "drill.json").exists() or not end:
+        return text
+    return head + begin + "\n" + "\n".join(drill_table.markdown(_kept("drill"))) + "\n\n" + end + tail
 
 
 ROOT = Path(__file__).parents[2]
@@ -162,13 +183,16 @@ PAGES: dict[str, Callable[[], str]] = {
     "CONFIGURATION.md": configuration,
     "METRICS.md": metric_names,
     "results/README.md": results,
+    "results/latency.md": latency,
+    "results/latency.svg": latency_drawing,
     "../README.md": readme,
 }
-
 if (RESULTS / "burnin.json").exists():
     PAGES["results/burnin.md"] = lambda: burnin_page.page(_kept("burnin"))
     for _name in burnin_page.PICTURES:
         PAGES[f"results/{_name}"] = partial(lambda name: burnin_page.pictures(_kept("burnin"))[name], _name)
+if (RESULTS / "drill.json").exists():
+    PAGES["results/drill.md"] = lambda: drill_table.page(_kept("drill"))
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

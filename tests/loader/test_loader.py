@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.patience import PATIENCE_S
 
+from k2 import trace
 from k2.config import LoaderConfig
 from k2.core.codec import encode_frame, encode_trade, frames_stream, trades_stream
 from k2.core.types import Frame, Trade
@@ -15,7 +16,6 @@ from k2.store import fresh, migrate, tail
 from k2.store import loader as loading
 from k2.store.commit import GENERATIONS_APART, SupersededError, last_commit
 from k2.store.follow import LogReplacedError
-from k2.store.latency import Latencies
 from k2.store.loader import Loader
 
 BASE = 1_700_000_000_000_000_000
@@ -317,19 +317,22 @@ def test_errors_of_the_store_are_survived(connect: Callable[[], Any]) -> None:
     assert store.rows("SELECT count() FROM k2.silver_base") == [(20,)]
 
 
-def test_every_trades_latency_is_written_down(connect: Callable[[], Any], tmp_path: Any) -> None:
+def test_every_batch_is_noted_in_the_trace(connect: Callable[[], Any], tmp_path: Any) -> None:
     log = MemoryLog()
-    with (tmp_path / "latency").open("wb") as file:
-        one = Loader(log, connect(), connect(), LoaderConfig(), ("binance",), Latencies(file))
-        one.take_over()
-        append(log, 1, 7)
-        one.load()
-    written = memoryview((tmp_path / "latency").read_bytes()).cast("q").tolist()
-    assert len(written) == 7 * 5
-    for i in range(7):
-        exchange_ts, recv_ts, append_ts, read_ts, visible_ts = written[i * 5 : i * 5 + 5]
-        assert exchange_ts == BASE + (i + 1) * 20_000_000
-        assert recv_ts <= append_ts <= read_ts <= visible_ts
+    one = loader(log, connect)
+    one.take_over()
+    trace.start(str(tmp_path))
+    try:
+        for first in (1, 8):
+            append(log, first, 7)
+            before = time.time_ns()
+            one.load()
+            noted = trace.read(tmp_path, "loaded")[trades_stream("binance")]
+            assert noted[-1][:2] == (first - 1, 7)
+            assert before <= noted[-1].begun <= noted[-1].ended <= time.time_ns()
+    finally:
+        trace.stop()
+    assert len(noted) == 2
 
 
 def restart(store: Any) -> None:

@@ -18,6 +18,7 @@ from k2.ops.report import equal, passed, report
 from k2.terminal import console, emit, note
 
 COULD_NOT = 2
+_KINDS = {"markdown": "a page in Markdown", "svg": "a drawing in SVG"}
 
 
 @click.group(no_args_is_help=True)
@@ -32,7 +33,7 @@ def bench() -> None:
     Examples:
       k2 bench list
       k2 bench feed
-      k2 bench latency --rates 500 --seconds 60 --json --out latency.json
+      k2 bench latency --rates 500 --venues kraken --seconds 60 --json --out latency.json --svg latency.svg
       k2 bench all --out all.json
     """
 
@@ -93,6 +94,7 @@ def _command(name: str) -> click.Command:
         as_json: bool, out: Path | None, raw: Path | None, parent: Path | None, keep: bool, **given: Any
     ) -> None:
         config: Config = click.get_current_context().obj
+        files: dict[str, Path | None] = {kind: given.pop(kind) for kind in found.pages}
         parameters = msgspec.convert(given, found.Parameters)
         try:
             outcome = _measure(config, name, parameters, parent, keep)
@@ -100,10 +102,16 @@ def _command(name: str) -> click.Command:
             note(f"k2 bench {name}: {error}")
             sys.exit(COULD_NOT)
         figures = report({"bench": name, **msgspec.to_builtins(parameters)}, outcome.results, outcome.checks)
+        for kind, file in files.items():
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(found.pages[kind](figures))
         _tell(figures, outcome.pictures, outcome.raw, as_json, out, raw)
 
     common = reversed(getattr(_common(measure), "__click_params__", []))
-    return click.Command(name, callback=measure, params=[*_options(found.Parameters), *common], help=found.text)
+    pages = [click.Option([f"--{kind}"], type=click.Path(path_type=Path, dir_okay=False),
+                          help=f"Write {_KINDS.get(kind, kind)} here.") for kind in found.pages]  # fmt: skip
+    return click.Command(name, callback=measure, params=[*_options(found.Parameters), *pages, *common], help=found.text)
 
 
 def _options(parameters: type[msgspec.Struct]) -> list[click.Parameter]:

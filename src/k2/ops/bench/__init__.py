@@ -3,7 +3,8 @@
 A bench is a module here with three names: its docstring's first line says what it measures; `Parameters` is a frozen
 msgspec Struct whose fields are its options (each with a description and a default); `run(lab, parameters)` measures and
 returns an `Outcome`. A bench owns a folder and processes of its own (`lab.py`), touches no running platform, and leaves
-nothing behind, whether it ends, fails or is interrupted.
+nothing behind, whether it ends, fails or is interrupted. A bench that tells more than its checks has a fourth name:
+`PAGES` maps an option of its command, such as `markdown`, to what makes that file's text of the whole report.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ class Bench(NamedTuple):
     text: str
     Parameters: type[msgspec.Struct]
     run: Callable[[Lab, Any], Outcome]
+    pages: Mapping[str, Callable[[Mapping[str, Any]], str]] = {}
 
     @property
     def summary(self) -> str:
@@ -53,4 +55,4 @@ class Bench(NamedTuple):
 def find(name: str) -> Bench:
     """The bench of this name."""
     module = import_module(f"k2.ops.bench.{name}")
-    return Bench(name, module.__doc__ or "", module.Parameters, module.run)
+    return Bench(name, module.__doc__ or "", module.Parameters, module.run, getattr(module, "PAGES", {}))

@@ -1,261 +1,215 @@
-"""From a trade's receipt at our socket until it is visible in `silver_trades` and in its candle.
+"""How long every trade takes from the exchange to silver, its candle and a subscriber, segment by segment.
 
-The simulator trades at each rate by the clock, whatever the platform does (open loop), and the loader notes every
-single trade's times. At one of the rates the measurement is repeated with a reader, in a process of its own, who asks
-the store again and again for each symbol's newest trade and candle: no answer may lack a trade that was noted as
-visible before the question. The floor is chDB alone, inserting the batches that the rate gives into a Memory table.
+The simulator trades at each rate by the clock, whatever the platform does (open loop), and a trade's time counts from
+when it was due. All processes note when each batch passed them (`metrics.trace`); joined with the log by offset that
+gives the times of every single trade: none is sampled, none left out. A subscriber of the live stream takes part, and
+after each window a reader asks for silver and candles, by turns, and must find what was noted as visible. Every trade
+is then looked for by its id in log, store and stream. All clocks are one machine's CLOCK_REALTIME.
 """
 
-import time
-from array import array
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from k2.ops.bench import Outcome, Picture
-from k2.ops.bench.lab import Lab
-from k2.ops.bench.material import columns
-from k2.ops.bench.rig import Rig, truth
-from k2.ops.bench.samples import spread
-from k2.ops.report import Check, at_most, equal
+from k2 import trace
+from k2.config import EXCHANGES
+from k2.core.codec import trades_stream
+from k2.core.islands import Islands
+from k2.log import Batch, Log
+from k2.ops.bench import Outcome
+from k2.ops.bench.lab import Lab, LabError, Process
+from k2.ops.bench.latency_figures import identities, lost, of_series
+from k2.ops.bench.latency_join import Trades, buckets, lapses
+from k2.ops.bench.latency_metrics import Counts, counted, different
+from k2.ops.bench.latency_page import drawing, page, pictures
+from k2.ops.bench.latency_play import Series, play
+from k2.ops.bench.rig import Ids, Rig, Symbol, missing, truth
+from k2.ops.report import Check, at_least, at_most, equal
+from k2.wire import open_log
 
-SLOW_TARGET_MS, FAST_TARGET_MS, CANDLE_TARGET_MS = 25.0, 150.0, 50.0
-FAST = 1_000  # trades/s from which the target for high rates holds
-STAGES = ("exchange → receive", "receive → durable in log", "log → loader", "loader → visible", "receive → visible")
+TARGETS_MS = ((500, 15.0), (5_000, 40.0))  # exchange to silver, p99: up to so many trades/s
+FASTEST_TARGET_MS = 150.0  # above
+CANDLE_TARGET_MS = 10.0
+MADE_AT_LEAST = 0.8  # of the rate: arrivals are random, and few at the lowest rate
+COUNTED_WITHIN = 10.0  # s until the last trades are in the histograms: processes hand theirs over once a second
+LAST_STAGES = ("decoded_to_durable", "receive_to_visible")  # of feed handlers, of the loader
+PAGES = {"markdown": page, "svg": drawing}
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    rates: Annotated[tuple[int, ...], Meta(description="Trades a second, one series each.")] = (50, 250, 500, 20_000)
-    seconds: Annotated[float, Meta(description="Length of each series.")] = 30.0
-    warm_up: Annotated[float, Meta(description="Seconds at the rate before a series counts.")] = 5.0
-    reader_rate: Annotated[int, Meta(description="Trades a second while a reader asks; 0: no reader.")] = 500
-    reader_pause_ms: Annotated[float, Meta(description="The reader's pause between two questions.")] = 50.0
-    floor_inserts: Annotated[int, Meta(description="Inserts of the floor at each rate.")] = 200
+    rates: Annotated[tuple[int, ...], Meta(description="Trades a second over all venues, one series each.")] = (
+        50, 250, 500, 5_000, 20_000, 50_000,
+    )  # fmt: skip
+    venues: Annotated[tuple[str, ...], Meta(description="The exchanges that trade.")] = EXCHANGES
+    seconds: Annotated[float, Meta(description="Length of each series' window that counts.")] = 20.0
+    warm_up: Annotated[float, Meta(description="Seconds at the rate before; reported apart.")] = 3.0
+    reader_seconds: Annotated[float, Meta(description="Seconds after it with a reader; 0: no reader.")] = 6.0
+    reader_pause_ms: Annotated[float, Meta(description="The reader's pause between two questions.")] = 20.0
 
 
-class Times(NamedTuple):
-    """One trade's times, ns."""
+class Played(NamedTuple):
+    """The run, as it is to be figured out: what was made, and what the store, the stream and the metrics hold of it."""
 
-    exchange: int
-    receive: int
-    append: int
-    read: int
-    visible: int
-
-    def stages(self) -> tuple[int, ...]:
-        """The time of each of STAGES, ns."""
-        return (
-            self.receive - self.exchange,
-            self.append - self.receive,
-            self.read - self.append,
-            self.visible - self.read,
-            self.visible - self.receive,
-        )
-
-
-class Series(NamedTuple):
-    """Trading at one rate: the window of exchange times that counts, ns, and the floor's inserts, ms."""
-
-    rate: int
-    since: int
-    before: int
-    floor: dict[str, float | int]
+    series: list[Series]
+    made: dict[Symbol, Ids]
+    stored: tuple[dict[Symbol, Ids], int]
+    subscriber: dict[str, Any]
+    histograms: Counts
 
 
 def run(lab: Lab, parameters: Parameters) -> Outcome:
     """Measure."""
-    file = lab.folder / "latency.bin"
-    with Rig(lab, "latency", 0, file) as rig:
-        played = [_play(lab, rig, parameters, rate) for rate in parameters.rates]
-        watched = _watch(lab, rig, parameters) if parameters.reader_rate else None
-        data = rig.config.data_dir
-    times = noted(file)  # whole only now: the loader has ended
-    series = [_figures(one, times, data) for one in played]
-    raw: dict[str, Sequence[Any]] = {f"stages ns at {one['rate']}/s": one.pop("samples") for one in series}
-    checks = [check for one in series for check in _checks(one)]
-    pictures = [_picture(one) for one in series]
-    reader = _reader_figures(watched, times) if watched else {}
-    if reader:
-        raw["candle in a reader's hands ns"] = reader.pop("samples")
-        pictures.append(_reader_picture(reader))
-        checks += [
-            at_most(
-                f"receive to visible in its candle at {reader['rate']:,} trades/s, p99",
-                reader["visible_ms"].get("p99"),
-                CANDLE_TARGET_MS,
-                "ms",
-            ),
-            equal("candles that lacked a trade already called visible", reader["candle_untrue"], 0),
-            equal("answers of silver_trades that lacked one", reader["silver_untrue"], 0),
+    if unknown := set(parameters.venues) - set(EXCHANGES):
+        raise LabError(f"there is no exchange {', '.join(sorted(unknown))}: name some of {', '.join(EXCHANGES)}")
+    folder = lab.folder / "trace"
+    with Rig(lab, "latency", 0, folder, parameters.venues) as rig:
+        played = _played(lab, rig, parameters)
+        config = rig.config
+    lab.say("joining every trade's times")
+    log = open_log(config)
+    try:
+        return _outcome(lab, parameters, played, log, folder)
+    finally:
+        log.close()
+
+
+def _played(lab: Lab, rig: Rig, parameters: Parameters) -> Played:
+    url = f"ws{rig.config.web_url.removeprefix('http')}/v1/stream"
+    subscriber = lab.partner("k2.ops.bench.latency_subscriber", url, config=rig.config)
+    reader = lab.partner("k2.ops.bench.reader", str(parameters.reader_pause_ms), config=rig.config)
+    partners: dict[str, Process] = {"subscriber": subscriber, "reader": reader}
+    for partner in partners.values():
+        partner.hear(60)
+    lengths = parameters.warm_up, parameters.seconds, parameters.reader_seconds
+    series = [play(lab, rig, partners, rate, *lengths) for rate in parameters.rates]
+    made = truth(rig.config.data_dir)
+    subscriber.tell({"stop": sum(ids.number for ids in made.values())})
+    heard = subscriber.hear(60)
+    lab.stop(subscriber, reader)
+    histograms = _histograms(lab, rig, sum(ids.number for ids in made.values()))
+    return Played(series, made, rig.stored(), heard, histograms)
+
+
+def _histograms(lab: Lab, rig: Rig, trades: int) -> Counts:
+    """What the metrics say once all trades are in them, or in the end, if they never are: a check tells."""
+    found: Counts = {}
+
+    def whole() -> bool:
+        found.update(counted(rig.config.run_dir))
+        held = {stage: sum(sum(counts) for (of, _), counts in found.items() if of == stage) for stage in LAST_STAGES}
+        return min(held.values()) >= trades
+
+    try:
+        lab.until(whole, "the metrics to hold every trade", COUNTED_WITHIN, every=0.2)
+    except LabError as error:
+        lab.say(str(error))
+    return found
+
+
+def _outcome(lab: Lab, parameters: Parameters, played: Played, log: Log, folder: Path) -> Outcome:
+    noted = {stage: trace.read(folder, stage) for stage in ("sent", "logged", "loaded", "received")}
+    expected: Counts = {}
+    known: dict[Symbol, Islands] = {}
+    found, raw, logged_twice, again = [], {}, 0, 0
+    for series in played.series:
+        stretches = []
+        for exchange in EXCHANGES:
+            stream = trades_stream(exchange)
+            trades = _read(log, exchange, *series.offsets[stream])
+            again += trades.join("decoded", "durable", noted["logged"].get(stream, ()))
+            again += trades.join("read", "visible", noted["loaded"].get(stream, ()))
+            again += trades.join("subscriber", "subscriber", noted["received"].get(stream, ()))
+            trades.join_sent(noted["sent"])
+            stretches.append(trades)
+            for stage, counts in buckets(trades).items():
+                before = expected.setdefault((stage, exchange), [0] * len(counts))
+                expected[stage, exchange] = [a + b for a, b in zip(before, counts, strict=True)]
+        logged_twice += identities(stretches, known)
+        found.append(of_series(series, stretches, parameters.seconds))
+        columns = [one.between(series.since, series.before) for one in stretches]
+        raw[f"exchange to visible ns at {series.rate}/s"] = [
+            time for one in columns for time in lapses(one, ("exchange", "visible"))
         ]
-    return Outcome({"series": series, "reader": reader, **lab.place()}, checks, pictures, raw)
+    results = {
+        "series": found,
+        "proof": _proof(played, known, logged_twice),
+        "noted_again": again,
+        "histograms_different": different(expected, played.histograms),
+        **lab.place(),
+    }
+    return Outcome(results, _checks(results), pictures(results), raw)
 
 
-def _play(lab: Lab, rig: Rig, parameters: Parameters, rate: int) -> Series:
-    lab.say(f"{rate:,} trades/s for {parameters.seconds:g} s")
-    since, before = _trade(rig, parameters, rate)
-    rig.drain()
-    return Series(rate, since, before, _floor(lab, rig, parameters, rate))
+def _read(log: Log, exchange: str, first: int, end: int) -> Trades:
+    """The trades of a stretch of an exchange's stream."""
+
+    def batches() -> Any:
+        offset = first
+        while offset < end:
+            for batch in log.read(trades_stream(exchange), offset):
+                if batch.offset < end:
+                    yield _cut(batch, end)
+                offset = batch.end
+
+    return Trades(exchange, first, batches())
 
 
-def _figures(series: Series, times: Sequence[Times], data: Path) -> dict[str, Any]:
-    """Every trade whose exchange time lies in the window."""
-    found = [t.stages() for t in times if series.since <= t.exchange < series.before]
-    made = sum(ids.number for ids in truth(data, series.since, series.before).values())
-    columns = list(zip(*found, strict=True)) or [()] * len(STAGES)
-    stages = {name: spread(column, 1e-6) for name, column in zip(STAGES, columns, strict=True)}
-    ours = stages["loader → visible"].get("p50")
+def _cut(batch: Batch, end: int) -> Batch:
+    return batch if batch.end <= end else batch._replace(values=batch.values[: end - batch.offset])
+
+
+def _proof(played: Played, logged: dict[Symbol, Islands], logged_twice: int) -> dict[str, Any]:
+    """Trades made, and how many of them each place lacks or has twice, by id."""
+    heard = played.subscriber
+    streamed = {_symbol(name): Islands.from_list(ranges) for name, ranges in heard["markets"].items()}
+    stored, stored_twice = played.stored
     return {
-        "rate": series.rate,
-        "trades": made,
-        "not_noted": made - len(found),
-        "stages_ms": stages,
-        "floor_insert_ms": series.floor,
-        "visible_over_floor": None if ours is None else round(ours / series.floor["p50"], 2),
-        "samples": found,
+        "made": sum(ids.number for ids in played.made.values()),
+        "log": {"lost": lost(played.made, logged), "twice": logged_twice},
+        "silver": {"lost": missing(played.made, stored), "twice": stored_twice},
+        "stream": {"lost": lost(played.made, streamed), "twice": heard["twice"]},
+        "messages": heard["messages"],
+        "messages_that_did_not_follow": heard["broken"],
+        "subscriber_cut_off": heard["closed"],
     }
 
 
-def _trade(rig: Rig, parameters: Parameters, rate: int) -> tuple[int, int]:
-    """Trade at a rate; returns the window that counts, in ns."""
-    rig.rate(rate)
-    time.sleep(parameters.warm_up)
-    since = time.time_ns()
-    time.sleep(parameters.seconds)
-    return since, time.time_ns()
+def _symbol(name: str) -> Symbol:
+    exchange, symbol, epoch = name.split("/")
+    return exchange, symbol, int(epoch)
 
 
-def noted(file: Path) -> list[Times]:
-    """What the loader noted of each trade."""
-    numbers = array("q")
-    content = file.read_bytes()
-    numbers.frombytes(content[: len(content) // 40 * 40])
-    return [Times(*numbers[at : at + 5]) for at in range(0, len(numbers), 5)]
+def target_ms(rate: int) -> float:
+    """What exchange to silver may take at a rate, p99."""
+    return next((target for up_to, target in TARGETS_MS if rate <= up_to), FASTEST_TARGET_MS)
 
 
-def _floor(lab: Lab, rig: Rig, parameters: Parameters, rate: int) -> dict[str, float | int]:
-    """chDB alone inserting what comes in one of the loader's intervals, ms; the platform stands idle meanwhile."""
-    interval = rig.config.loader.interval_ms
-    rows = max(1, round(rate * interval / 1e3))
-    floor = lab.partner("k2.ops.bench.store_floor", str(lab.folder / f"floor-{rate}"))
-    floor.hear(60)
-    floor.tell({"sql": columns("tail") + " ENGINE = Memory"})
-    floor.hear(60)
-    floor.tell({"sql": "INSERT INTO tail", "rows": rows, "times": parameters.floor_inserts, "pause_ms": interval})
-    taken = floor.hear(120)["seconds"]
-    lab.stop(floor)
-    return {"rows": rows, **spread(taken, 1e3)}
-
-
-def _checks(found: dict[str, Any]) -> list[Check]:
-    rate = found["rate"]
-    target = FAST_TARGET_MS if rate >= FAST else SLOW_TARGET_MS
-    p99 = found["stages_ms"][STAGES[-1]].get("p99")
+def _checks(results: dict[str, Any]) -> list[Check]:
+    checks = []
+    for one in results["series"]:
+        at, p99 = f"at {one['rate']:,} trades/s", one["ways"]["exchange_to_visible"].get("p99")
+        checks.append(at_most(f"exchange to silver {at}, p99", p99, target_ms(one["rate"]), "ms"))
+        if one["candle"]["questions"]:
+            candle = one["candle"]
+            checks += [
+                at_most(f"silver to candle {at}, p99", candle["silver_to_candle"].get("p99"), CANDLE_TARGET_MS, "ms"),
+                equal(
+                    f"visible trades that an answer lacked {at}", candle["silver_untrue"] + candle["candle_untrue"], 0
+                ),
+            ]
+        checks.append(at_least(f"trades made {at}", one["made_per_s"], one["rate"] * MADE_AT_LEAST, "1/s"))
+    proof = results["proof"]
+    checks += [
+        equal(f"trades {what} in {name}", proof[place][what], 0)
+        for place, name in (("log", "the log"), ("silver", "silver"), ("stream", "the live stream"))
+        for what in ("lost", "twice")
+    ]
+    moved = max((one["clock_moved_ms"] for one in results["series"]), default=0.0)
     return [
-        at_most(f"receive to visible at {rate:,} trades/s, p99", p99, target, "ms"),
-        equal(f"trades not counted at {rate:,} trades/s", found["not_noted"], 0),
+        *checks,
+        equal("trades without a time at every stage", sum(one["untimed"] for one in results["series"]), 0),
+        equal("trades that k2_stage_seconds counts otherwise", results["histograms_different"], 0),
+        at_most("the clock was set by", moved, 1.0, "ms"),
     ]
-
-
-def _picture(found: dict[str, Any]) -> Picture:
-    columns = ("stage, ms", "p50", "p90", "p99", "p99.9", "max")
-    rows = [[name, *(figures.get(column) for column in columns[1:])] for name, figures in found["stages_ms"].items()]
-    floor = found["floor_insert_ms"]
-    rows.append([f"floor: chDB inserts {floor['rows']} rows", *(floor.get(column) for column in columns[1:])])
-    return Picture(f"{found['rate']:,} trades/s ({found['trades']:,} trades, every one)", columns, rows)
-
-
-class Watched(NamedTuple):
-    """One more series, with a reader: its answers, and the trades that were stored meanwhile."""
-
-    rate: int
-    since: int
-    before: int
-    answers: list[dict[str, Any]]
-    trades: list["Seen"]
-
-
-def _watch(lab: Lab, rig: Rig, parameters: Parameters) -> Watched:
-    rate = parameters.reader_rate
-    lab.say(f"{rate:,} trades/s for {parameters.seconds:g} s, with a reader")
-    partner = lab.partner("k2.ops.bench.reader", str(parameters.reader_pause_ms), config=rig.config)
-    partner.hear(20)
-    since, before = _trade(rig, parameters, rate)
-    partner.tell({})
-    answers = partner.hear(30)["answers"]
-    lab.stop(partner)
-    rig.drain()
-    rows = rig.store.rows(
-        "SELECT exchange, symbol, trade_id, toUnixTimestamp64Nano(exchange_ts), toUnixTimestamp64Nano(recv_ts) "
-        f"FROM k2.silver_trades WHERE exchange_ts >= fromUnixTimestamp64Nano({since}) "
-        f"AND exchange_ts < fromUnixTimestamp64Nano({before}) ORDER BY exchange, symbol, trade_id"
-    )
-    trades = [Seen(f"{row[0]}:{row[1]}", int(row[2]), int(row[3]), int(row[4])) for row in rows]
-    return Watched(rate, since, before, answers, trades)
-
-
-def _reader_figures(watched: Watched, times: Sequence[Times]) -> dict[str, Any]:
-    visible = {(t.exchange, t.receive): t.visible for t in times}
-    candle, candle_untrue = judge(watched.trades, [a for a in watched.answers if a["kind"] == "candle"], visible)
-    silver, silver_untrue = judge(watched.trades, [a for a in watched.answers if a["kind"] == "silver"], visible)
-    noted_ns = [t.visible - t.receive for t in times if watched.since <= t.exchange < watched.before]
-    return {
-        "rate": watched.rate,
-        "questions": len(watched.answers),
-        "question_ms": spread([answer["end"] - answer["start"] for answer in watched.answers], 1e-6),
-        "visible_ms": spread(noted_ns, 1e-6),
-        "candle_in_hand_ms": spread(candle, 1e-6),
-        "silver_in_hand_ms": spread(silver, 1e-6),
-        "candle_untrue": candle_untrue,
-        "silver_untrue": silver_untrue,
-        "samples": candle,
-    }
-
-
-class Seen(NamedTuple):
-    """A stored trade."""
-
-    market: str
-    trade_id: int
-    exchange_ts: int
-    recv_ts: int
-
-
-def judge(
-    trades: Sequence[Seen], answers: Sequence[dict[str, Any]], visible: dict[tuple[int, int], int]
-) -> tuple[list[int], int]:
-    """How long from its receipt until each trade was in the reader's hands, in ns; and how often an answer lacked a
-    trade that had been noted as visible before the question was asked.
-
-    `trades` ascend by id in each market. An answer: `start` and `end` (ns), `last`: market to the greatest id shown.
-    """
-    found: list[int] = []
-    untrue = 0
-    at: dict[str, int] = {}  # the first answer that shows a trade is not before the one that showed the trade before it
-    for trade in trades:
-        number = at.get(trade.market, 0)
-        while number < len(answers) and answers[number]["last"].get(trade.market, -1) < trade.trade_id:
-            noted_at = visible.get((trade.exchange_ts, trade.recv_ts))
-            untrue += int(noted_at is not None and answers[number]["start"] > noted_at)
-            number += 1
-        at[trade.market] = number
-        if number < len(answers):
-            found.append(answers[number]["end"] - trade.recv_ts)
-    return found, untrue
-
-
-def _reader_picture(reader: dict[str, Any]) -> Picture:
-    columns = ("with a reader, ms", "p50", "p90", "p99", "p99.9", "max")
-    rows = [
-        [title, *(reader[key].get(column) for column in columns[1:])]
-        for title, key in (
-            ("receive → visible, as noted and not refuted", "visible_ms"),
-            ("receive → candle in the reader's hands", "candle_in_hand_ms"),
-            ("receive → silver in the reader's hands", "silver_in_hand_ms"),
-            ("one question", "question_ms"),
-        )
-    ]
-    return Picture(f"{reader['rate']:,} trades/s with a reader ({reader['questions']:,} questions)", columns, rows)

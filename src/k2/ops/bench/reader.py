@@ -1,12 +1,12 @@
 """A reader who asks the store all the time: `python -m k2.ops.bench.reader PAUSE_MS`.
 
-By turns it asks which trade of each symbol is the newest in `silver_trades` and in the candles of the last minutes. A
-candle's last trade counts only if the candle counts every trade from its first to it. When it hears a line it says
-`{"answers": [{"kind", "start", "end", "last": {"exchange:symbol": id}}]}`, times in ns, and ends.
+It says `{"ready": 1}`. For each `{"seconds": s, "since": ns}` that it hears it asks for so long, by turns, which trade
+of each symbol is the newest in `silver_trades` and in its candles, as far as they have exchange times from `since` on.
+A candle's last trade counts only if the candle counts every trade from its first to it. Then it says `{"answers":
+[{"kind", "start", "end", "last": {"exchange:symbol": id}}]}`, times in ns. It ends with its standard input.
 """
 
 import json
-import select
 import sys
 import time
 from typing import Any
@@ -18,34 +18,44 @@ from k2.wire import open_store
 QUESTIONS = {
     "candle": (
         "SELECT exchange, symbol, maxIf(last_trade_id, trade_count = last_trade_id - first_trade_id + 1) "
-        "FROM k2.ohlcv_1m WHERE window_start >= toStartOfMinute(now() - 60) GROUP BY exchange, symbol"
+        "FROM k2.ohlcv_1m WHERE window_start >= toStartOfMinute(fromUnixTimestamp64Nano({since})) "
+        "GROUP BY exchange, symbol"
     ),
     "silver": (
         "SELECT exchange, symbol, max(trade_id) FROM k2.silver_trades "
-        "WHERE exchange_ts >= now64(9) - INTERVAL 2 SECOND GROUP BY exchange, symbol"
+        "WHERE exchange_ts >= fromUnixTimestamp64Nano({since}) GROUP BY exchange, symbol"
     ),
 }
+KINDS = ("silver", "candle")
 
 
-def ask(store: Store, kind: str) -> dict[str, Any]:
+def ask(store: Store, kind: str, since: int) -> dict[str, Any]:
     """One question and its answer."""
+    question = QUESTIONS[kind].format(since=since)
     start = time.time_ns()
-    rows = store.rows(QUESTIONS[kind])
+    rows = store.rows(question)
     end = time.time_ns()
     return {"kind": kind, "start": start, "end": end, "last": {f"{row[0]}:{row[1]}": int(row[2]) for row in rows}}
+
+
+def say(words: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(words) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
     pause = float(sys.argv[1]) / 1e3
     store = open_store(load())
-    answers: list[dict[str, Any]] = []
-    sys.stdout.write('{"ready": 1}\n')
-    sys.stdout.flush()
-    while not select.select([sys.stdin], [], [], pause)[0]:
-        answers.append(ask(store, ("candle", "silver")[len(answers) % 2]))
+    say({"ready": 1})
+    for line in sys.stdin:
+        command = json.loads(line)
+        until = time.monotonic() + command["seconds"]
+        answers: list[dict[str, Any]] = []
+        while time.monotonic() < until:
+            answers.append(ask(store, KINDS[len(answers) % 2], command["since"]))
+            time.sleep(pause)
+        say({"answers": answers})
     store.close()
-    sys.stdout.write(json.dumps({"answers": answers}) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

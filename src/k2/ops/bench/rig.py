@@ -3,7 +3,7 @@ them, with what a bench needs to steer it and to hold it to the truth."""
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.error import URLError
@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 import msgspec
 
-from k2.config import EXCHANGES, Config
+from k2.config import EXCHANGES, Config, instruments
 from k2.core.codec import trades_stream
 from k2.log import Log
 from k2.ops.bench.lab import Lab, LabError, Process
@@ -38,18 +38,19 @@ Symbol = tuple[str, str, int]  # exchange, symbol, epoch
 class Rig:
     """A running platform. Use it as a context manager."""
 
-    def __init__(self, lab: Lab, name: str, rate: float, latency_file: Path | None = None) -> None:
-        """`rate`: the simulator's trades a second at first. `latency_file`: where the loader notes every trade."""
+    def __init__(
+        self, lab: Lab, name: str, rate: float, trace: Path | None = None, venues: Collection[str] = EXCHANGES
+    ) -> None:
+        """`rate`: the simulator's trades a second at first, over all `venues`. `trace`: a folder for the times of every
+        trade (`k2.trace`)."""
         self.lab = lab
-        self.config = _to_simulator(lab.config(name, sim={"rate": rate}))
+        config = lab.config(name, sim={"rate": rate}, metrics={"trace": str(trace or "")})
+        self.config = _to_simulator(config, venues)
         self.processes: dict[str, Process] = {}
         services = demo(self.config, [])
         for service in services:
             lab.ready(self.config, *(self.processes[earlier] for earlier in service.after))
-            arguments = list(service.arguments)
-            if service.name == "loader" and latency_file is not None:
-                arguments += ["--latency-file", str(latency_file)]
-            self.processes[service.name] = lab.k2(self.config, service.name, arguments)
+            self.processes[service.name] = lab.k2(self.config, service.name, service.arguments)
         lab.ready(self.config, *self.processes.values())
         self.stop_order = [s.name for s in sorted(services, key=lambda service: service.stop_order)]
         self.log: Log = open_log(self.config)
@@ -141,18 +142,28 @@ def missing(made: dict[Symbol, Ids], stored: dict[Symbol, Ids]) -> int:
     )
 
 
-def _to_simulator(config: Config) -> Config:
-    """The same configuration with the feed handlers turned to its simulator."""
+def _to_simulator(config: Config, venues: Collection[str]) -> Config:
+    """The same configuration with these venues' feed handlers turned to its simulator, and no others."""
     urls = demo_environment(config)
     changed = {
         name: msgspec.structs.replace(
             config.exchange(name),
             ws_url=urls[f"K2_EXCHANGES_{name.upper()}_WS_URL"],
             rest_url=urls[f"K2_EXCHANGES_{name.upper()}_REST_URL"],
-            enabled=True,
+            enabled=name in venues,
         )
         for name in EXCHANGES
     }
+    if set(venues) != set(EXCHANGES):
+        listed = [
+            f"{name} = {json.dumps(symbols)}"
+            for name, symbols in instruments(config.instruments_file).items()
+            if name in venues
+        ]
+        file = config.data_dir / "instruments.toml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(listed) + "\n")
+        config = msgspec.structs.replace(config, instruments=str(file))
     return msgspec.structs.replace(config, exchanges=msgspec.structs.replace(config.exchanges, **changed))
 
 
