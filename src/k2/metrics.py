@@ -208,7 +208,7 @@ def _born(pid: int) -> float:
     except FileNotFoundError:
         import psutil
 
-        return round(psutil.Process(pid).create_time(), 2)
+        return float(psutil.Process(pid).create_time())
 
 
 def read_status(run_dir: Path) -> dict[str, dict[str, float | int | str]]:

@@ -1,6 +1,7 @@
 """One drill from beginning to end: start the platform, break it so many times, count every trade, judge."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -128,6 +129,7 @@ def one_round(stage: Stage) -> Round:
         detected_by="" if seen is None else f"{seen.name} ({seen.detail})",
         flowing_s=_since_end(stage, flowing),
         recovered_s=_since_end(stage, since),
+        load=round(os.getloadavg()[0], 2),
         interrupted_s=interrupted,
         fired=fired,
         cleared=cleared,

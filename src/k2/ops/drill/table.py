@@ -106,14 +106,15 @@ def page(found: Mapping[str, Any]) -> str:
         "",
         "<!-- Written by `make docs` from the kept run. -->",
         "",
-        f"`{asked['command']} --rounds {asked['rounds']}` at commit `{found['commit'][:12]}`, {asked['rate']:g} trades/s, on "
-        f"{machine.get('cores', '?')} cores of {machine.get('cpu', 'a processor')} "
-        f"(load before: {machine.get('load_at_start', '?')}). [Everything it found](drill.json).",
+        f"`{asked['command']} --rounds {asked['rounds']}` at commit `{found['commit'][:12]}`, {asked['rate']:g} "
+        f"trades/s, on {machine.get('cores', '?')} cores of {machine.get('cpu', 'a processor')}."
+        " [Everything it found](drill.json).",
         "",
         "Times are seconds, median/worst of the rounds. *Seen*: from the strike to the first signal of it (metrics,",
-        "`/readyz`, gap ledger, supervisor). *Flows*: from the end of the cause until the newest trades of every symbol are",
-        "visible in the store again; *recovered*: until none is missing before them and every process answers. *Lost* and",
-        "*twice* are counted by trade id, every trade of the run, in log, store and, where concerned, cold tier.",
+        "`/readyz`, gap ledger, supervisor). *Flows*: from the end of the cause until every symbol's newest trades",
+        "are visible in the store again; *recovered*: until none is missing before them and every process answers.",
+        "*Lost* and *twice* are counted by trade id, every trade of the run, in log, store and, where concerned, cold",
+        "tier. *Load* is the machine's load average in each round: more than its cores, and it was late for all.",
         "",
         *markdown(found),
     ]
@@ -128,4 +129,5 @@ def page(found: Mapping[str, Any]) -> str:
 def _seen(each: Mapping[str, Any]) -> str:
     by = each["detected_by"] or "nothing"
     spells = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in sorted(each["interrupted_s"].items()))
-    return f"the cause lasted {each['cause_s']:.1f} s; first seen by {by}; not whole: {spells or 'no exchange'}"
+    whole = f"not whole: {spells or 'no exchange'}"
+    return f"the cause lasted {each['cause_s']:.1f} s; first seen by {by}; {whole}; load {each['load']:.1f}"

@@ -17,7 +17,7 @@ class Round(msgspec.Struct, kw_only=True):
     """One round. Times in seconds: `detected_s` from the strike; from the end of the cause `flowing_s` (the newest
     trades are visible again) and `recovered_s` (every trade is, and every process answers); None for never.
     `interrupted_s` is how long each exchange's flow was not whole; alerts `fired` after the strike and `cleared` after
-    the end. `faults` are what the drill itself found wrong.
+    the end. `load`: the machine's load average of the last minute. `faults` are what the drill itself found wrong.
     """
 
     number: int
@@ -26,6 +26,7 @@ class Round(msgspec.Struct, kw_only=True):
     detected_by: str
     flowing_s: float | None
     recovered_s: float | None
+    load: float = 0.0
     interrupted_s: dict[str, float] = {}
     fired: dict[str, float] = {}
     cleared: dict[str, float] = {}
