@@ -26,6 +26,7 @@ MODULES = (
     "network",
     "disk",
     "memory",
+    "objects",
     "power",
 )  # each has DRILLS; the order is that of `k2 drill all`
 RECOVERED_WITHIN_S = 5.0
