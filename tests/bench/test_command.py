@@ -131,3 +131,14 @@ def test_the_list_names_every_bench():
 def test_every_option_of_a_bench_is_explained(name):
     for option in command.bench.commands[name].params:
         assert option.help, f"k2 bench {name} --{option.name} says nothing"
+
+
+def test_a_bench_that_has_pages_writes_them_of_its_report(monkeypatch, tmp_path):
+    pages = {"markdown": lambda report: f"# {report['results']['value']}", "svg": lambda report: "<svg/>"}
+    one = Bench("log", "Nothing.", Parameters, lambda lab, parameters: outcome(3), pages)
+    monkeypatch.setattr(command, "find", lambda name: one)
+    arguments = ["--markdown", str(tmp_path / "new" / "a.md"), "--json"]
+    result = CliRunner().invoke(command._command("log"), arguments, obj=Config())
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "new" / "a.md").read_text() == "# 3"
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["a.md"]
