@@ -29,7 +29,10 @@ Row: TypeAlias = Trade | Candle | Gap
 
 _decode = msgspec.json.Decoder(Said).decode
 _MESSAGE_BYTES = 64 << 20
-_SILENCE = 60.0  # s; the server sends heartbeats
+_QUIET = 3.0  # s without a word before the server is asked whether it is there ...
+_ANSWER = 3.0  # ... and so long it has for its answer
+_DIAL = 5.0  # s that a connection may take to stand
+_CLOSE = aiohttp.ClientWSTimeout(ws_close=1.0)  # s that the other side has for its goodbye
 
 
 class Stream:
@@ -163,10 +166,14 @@ class Stream:
         policy = "conflate" if self._slow == "conflate" else "disconnect"
         asked = {"op": "subscribe", **self._asked, "slow": policy, **({"start": self._seen} if self._seen else {})}
         try:
-            async with session.ws_connect(url, headers=headers, ssl=tls, max_msg_size=_MESSAGE_BYTES) as socket:
+            async with asyncio.timeout(_DIAL):
+                socket = await session.ws_connect(
+                    url, headers=headers, ssl=tls, max_msg_size=_MESSAGE_BYTES, autoping=False, timeout=_CLOSE
+                )
+            async with socket:
                 await socket.send_str(msgspec.json.encode(asked).decode())
                 while True:
-                    frame = await socket.receive(_SILENCE)
+                    frame = await _received(socket)
                     if frame.type is not aiohttp.WSMsgType.TEXT:
                         raise Unavailable(
                             "The stream ended", f"{url} closed it ({socket.close_code})", "subscribe again"
@@ -204,6 +211,26 @@ class Rows:
             async for message in source:
                 for row in self._stream._unpacked(message):
                     yield row
+
+
+async def _received(socket: aiohttp.ClientWebSocketResponse) -> aiohttp.WSMessage:
+    """The next frame that is neither ping nor pong. Raises TimeoutError if the other side is gone without a word: what
+    a network that was cut has forgotten ends by no other sign."""
+    asked = False
+    while True:
+        try:
+            frame = await socket.receive(_ANSWER if asked else _QUIET)
+        except TimeoutError:
+            if asked:
+                raise
+            asked = True
+            await socket.ping()
+            continue
+        asked = False
+        if frame.type is aiohttp.WSMsgType.PING:
+            await socket.pong(frame.data)
+        elif frame.type is not aiohttp.WSMsgType.PONG:
+            return frame
 
 
 async def _next(source: AsyncGenerator[T, None]) -> T:
