@@ -1,6 +1,6 @@
 /** What the platform says of itself: the newest look, the looks before it as curves, and what stands, in words. */
 import { computed, signal } from "@preact/signals";
-import type { State, Status, VenueStatus } from "./types";
+import type { State, Status } from "./types";
 
 export const status = signal<(Status & { at: number }) | null>(null);
 
@@ -8,22 +8,7 @@ const KEPT = 150;
 /** Times in s since 1970, and each venue's trades a second at these times. */
 export const history: { times: number[]; rates: Map<string, (number | null)[]> } = { times: [], rates: new Map() };
 
-const FEED = "feed-handler-";
-
-/** A feed that does not answer tells nothing of its venue: the venue is there all the same. */
-function withSilent(found: Status): Status {
-  const told = new Set(found.venues.map((venue) => venue.exchange));
-  const services = [...found.processes.map((process) => process.service), ...(found.missing ?? [])];
-  const silent = services.filter((name) => name.startsWith(FEED) && !told.has(name.slice(FEED.length)));
-  const venues = silent.map((name): VenueStatus => ({
-    exchange: name.slice(FEED.length), silent: true, connected: false, rate: 0, trades: 0, last_trade: null, gaps_open: 0, gaps_healed: 0,
-    duplicates: 0, faults: 0, reconnects: 0, clock_offset: null, lag: 0,
-  })); // prettier-ignore
-  return { ...found, venues: [...found.venues, ...venues].sort((a, b) => (a.exchange < b.exchange ? -1 : 1)) };
-}
-
-export function look(answer: Status): void {
-  const found = withSilent(answer);
+export function look(found: Status): void {
   const at = Date.now() / 1000;
   const before = history.times.at(-1);
   if (before === undefined || at - before > 1) {

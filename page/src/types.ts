@@ -5,6 +5,7 @@ export interface SymbolRow {
   symbol: string;
   native_symbol: string;
   last_trade_ts: string;
+  last_price: string | null;
 }
 
 export interface Candle {
@@ -74,6 +75,8 @@ export interface Process {
   memory: number;
   answers: boolean;
   queue?: number;
+  /** By the supervisor; null where none runs. */
+  restarts?: number | null;
 }
 
 export interface VenueStatus {
@@ -94,6 +97,10 @@ export interface VenueStatus {
   lag: number;
   stages?: Record<string, Stage>;
   age_s?: number | null;
+  state: State;
+  reason: string;
+  /** Its own part of the way: exchange to feed, log, loader; log to archiver. */
+  edges: Edge[];
 }
 
 export type State = "ok" | "slow" | "stopped";
@@ -108,6 +115,7 @@ export interface Edge {
   lag_s: number | null;
   p50_s: number | null;
   p99_s: number | null;
+  took_s: number | null;
   state: State;
   reason: string;
 }
@@ -118,6 +126,7 @@ export interface Status {
   stages: Record<string, Stage>;
   edges?: Edge[];
   missing?: string[];
+  restarts?: Record<string, number>;
   jobs?: Record<string, Job>;
   serving?: { queries: number; requests: number; subscribers: number };
 }

@@ -120,3 +120,17 @@ def test_a_key_is_asked_for_once(browser: Browser, served: Served, tmp_path: Pat
     assert page.evaluate("Object.keys(localStorage).length") == 0
     assert all("401" in fault for fault in look.faults)  # the browser itself tells of the first answers
     look.context.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [("/docs", "/v1/candles/{interval}"), ("/docs/problems", "unknown-parameter")]
+)
+def test_what_explains_the_api_needs_no_exception_from_the_content_policy(
+    browser: Browser, served: Served, path: str, text: str
+) -> None:
+    look = Looking(browser, served.url)
+    page = look.open(path)
+    expect(page.locator("body")).to_contain_text(text)
+    assert page.evaluate("getComputedStyle(document.body).margin") != "8px"
+    look.clean()
+    look.context.close()

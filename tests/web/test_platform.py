@@ -8,7 +8,8 @@ from tests.web.serving import Served
 
 from k2.config import Config, TierConfig
 from k2.core.codec import frames_stream, trades_stream
-from k2.web.flow import Edge, Facts, Look, Process, Stage, Venue, edges, expected, worst
+from k2.web.edges import edges, silent, tell
+from k2.web.flow import Edge, Facts, Job, Look, Process, Stage, Venue, expected, worst
 from k2.web.streams import ConsumerAt, StreamState
 
 WAY = [
@@ -134,12 +135,49 @@ def test_offloads_that_are_switched_off_are_no_standstill() -> None:
     assert "switched off" in found[5].reason
 
 
+def test_a_venue_whose_feed_does_not_speak_is_listed_with_its_own_edges() -> None:
+    look = healthy()
+    look.venues = look.venues[:2]
+    look.processes = [msgspec.structs.replace(one, answers="kraken" not in one.service) for one in look.processes]
+    found = facts(look)
+    (kraken,) = silent(found)
+    look.venues.append(kraken)
+    assert (kraken.exchange, kraken.silent, kraken.connected, kraken.age_s) == ("kraken", True, False, 0.1)
+    for venue in look.venues:
+        tell(found, venue)
+    assert [venue.state for venue in look.venues] == ["ok", "ok", "stopped"]
+    assert kraken.reason == "feed-handler-kraken does not answer"
+    received, logged, read, followed = kraken.edges
+    assert (received.state, received.rate, logged.state) == ("stopped", None, "stopped")
+    assert (read.state, read.lag, read.lag_s) == ("ok", 10, 1.0)
+    assert (followed.path, followed.lag, followed.lag_s) == ("cold", 100, 100.0)
+    assert [(edge.source, edge.lag) for edge in look.venues[0].edges] == [
+        ("exchange", None), ("feed", 0), ("log", 0), ("log", 0),
+    ]  # fmt: skip
+    assert states(edges(found)) == {"exchange-feed": "slow", "feed-log": "slow"}
+
+
+def test_a_log_that_cannot_be_read_is_told_at_its_edges() -> None:
+    found = edges(facts(streams=[], log_error="a process that writes the log stands still"))
+    assert states(found) == {"log-loader": "stopped", "log-archiver": "stopped", "archiver-cold": "stopped"}
+    assert found[2].lag is None
+
+
+def test_how_long_the_last_offload_took() -> None:
+    look = healthy()
+    look.jobs["offload"] = Job(3, 0, time.time(), 1.5)
+    assert edges(facts(look))[-1].took_s == 1.5
+
+
 def test_the_status_of_a_served_platform(served: Served) -> None:
     status = served.get("/v1/status").json()
     assert [(edge["source"], edge["target"]) for edge in status["edges"]] == WAY
     assert status["span_s"] > 0
     assert status["state"] == "stopped", "no feed handlers run here"
     assert {"feed-handler-binance", "loader", "archiver"} <= set(status["missing"])
+    assert [venue["exchange"] for venue in status["venues"]] == ["binance", "coinbase", "kraken"]
+    assert {venue["state"] for venue in status["venues"]} == {"stopped"}
+    assert all(venue["silent"] and venue["last_trade"] for venue in status["venues"])
     services = {process["service"]: process for process in status["processes"]}
     assert services["store"]["answers"] is True
     assert services["store"]["memory"] > 1 << 20

@@ -20,7 +20,7 @@ import { SECONDS, type Interval } from "./choice";
 
 const PAGE = 500;
 /** Candles have been drawn: what is less urgent may be asked for now. */
-export const charted = signal(false);
+const charted = signal(false);
 
 export function Chart({ row, interval }: { row: SymbolRow; interval: Interval }) {
   const box = useRef<HTMLDivElement>(null);

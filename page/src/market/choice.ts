@@ -39,7 +39,7 @@ export const bases = computed<Base[]>(() => {
 export const chosen = computed<SymbolRow | null>(() => {
   const wanted = query.value.get("symbol") ?? remembered;
   const [exchange, symbol] = wanted?.split(":") ?? [];
-  const unlisted = exchange && symbol && !symbols.value.length ? { exchange, symbol, native_symbol: "", last_trade_ts: "" } : null;
+  const unlisted = exchange && symbol && !symbols.value.length ? { exchange, symbol, native_symbol: "", last_trade_ts: "", last_price: null } : null;
   return symbols.value.find((row) => name(row) === wanted) ?? bases.value[0]?.rows[0] ?? unlisted;
 });
 

@@ -1,7 +1,7 @@
 /** The newest price of every symbol, and the trades of the tape: fed by the stream, drawn at a bounded pace. */
 import { signal } from "@preact/signals";
 import { decimal, millis, places } from "../format";
-import type { Candle, LiveTrade, SymbolRow } from "../types";
+import type { LiveTrade, SymbolRow } from "../types";
 
 export interface Price {
   price: string;
@@ -46,16 +46,10 @@ export function draw(): void {
   }, DRAW_EVERY);
 }
 
-/** Last prices as the newest candles of the store tell them, until trades come in. */
-export function seed(rows: SymbolRow[], candles: Candle[]): void {
-  const newest = new Map<string, Candle>();
-  for (const candle of candles) {
-    const known = newest.get(name(candle));
-    if (!known || millis(known.window_start) <= millis(candle.window_start)) newest.set(name(candle), candle);
-  }
+/** Last prices as the store tells them, until trades come in. */
+export function seed(rows: SymbolRow[]): void {
   for (const row of rows) {
-    const candle = newest.get(name(row));
-    if (candle && !prices.has(name(row))) prices.set(name(row), { price: candle.close, ts: millis(row.last_trade_ts), move: 0, seen: 0 });
+    if (row.last_price !== null && !prices.has(name(row))) prices.set(name(row), { price: row.last_price, ts: millis(row.last_trade_ts), move: 0, seen: 0 });
   }
   draw();
 }

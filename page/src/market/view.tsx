@@ -1,11 +1,11 @@
 /** Market: which symbols there are, how their prices went, what is traded this very moment. */
 import { useEffect } from "preact/hooks";
-import { get, useAsk, type Rows } from "../api";
+import { useAsk, type Rows } from "../api";
 import { moving, useKeys } from "../keys";
 import { onReset, take, want } from "../live";
-import type { Candle, SymbolRow } from "../types";
+import type { SymbolRow } from "../types";
 import { Answered, Empty, Segments } from "../ui/parts";
-import { Chart, charted } from "./chart";
+import { Chart } from "./chart";
 import { base, bases, choose, chooseInterval, chosen, interval, INTERVALS, symbols } from "./choice";
 import { Picker, visible } from "./picker";
 import { drawn, name, prices, seed, tape, tone, written } from "./prices";
@@ -17,14 +17,8 @@ export function Market() {
   useEffect(() => {
     if (!asked.data) return;
     symbols.value = asked.data.data;
+    seed(asked.data.data);
   }, [asked.data]);
-  const listed = symbols.value.length > 0;
-  useEffect(() => {
-    if (!listed || !charted.value) return undefined;
-    const abort = new AbortController();
-    void seedAll(abort.signal);
-    return () => abort.abort();
-  }, [listed, charted.value]);
   useEffect(() => {
     const stops = [take({ trades: (trades, skipped) => tape.push(trades, skipped) }), onReset(asked.again)];
     want("trades", { symbols: ["*"], slow: "conflate", start: "-30s" });
@@ -64,18 +58,6 @@ export function Market() {
       <TapePanel row={row} />
     </div>
   );
-}
-
-/** Last prices of all symbols: of those traded lately at once, of the others from the days' candles. */
-async function seedAll(signal: AbortSignal): Promise<void> {
-  for (const question of ["/v1/candles/1h?from=-2h&limit=1000", "/v1/candles/1d?from=-30d&limit=10000"]) {
-    if (symbols.value.every((row) => prices.has(name(row)))) return;
-    try {
-      seed(symbols.value, (await get<Rows<Candle>>(question, {}, signal)).data);
-    } catch {
-      return; // trades will tell the prices
-    }
-  }
 }
 
 function Headline({ row }: { row: SymbolRow }) {

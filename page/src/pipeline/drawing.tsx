@@ -5,6 +5,10 @@ import type { Link, Node, Plan } from "./plan";
 
 const NODE = { width: 124, height: 62 };
 const WIDE = 980;
+/** Where an edge's lines of text stand: above it, below it, and a third one above the first. */
+const LINES = [0, 19, -13];
+/** Where a stage stands, in gaps of the narrowest kind: what goes into the loader has more to say. */
+const ALONG = [0, 1, 2, 3.4, 4.4, 5.4];
 
 interface Place {
   x: number;
@@ -21,9 +25,9 @@ export function Drawing({ plan, chosen, choose }: { plan: Plan; chosen: string; 
   }, []);
   const wide = width >= WIDE;
   const size = wide ? { width, height: plan.lanes * 92 + 14 } : { width, height: plan.stages * 132 - 48 };
-  const node = wide ? NODE : { width: Math.min(118, (width - 32) / plan.lanes + 12, (width - 24) / (plan.lanes - 1) - 8), height: 62 };
+  const node = wide ? { ...NODE, width: width < 1250 ? 116 : NODE.width } : { width: Math.min(118, (width - 32) / plan.lanes + 12, (width - 24) / (plan.lanes - 1) - 8), height: 62 };
   const place = (at: Node): Place => {
-    if (wide) return { x: 12 + at.stage * ((width - 24 - node.width) / (plan.stages - 1)), y: 16 + at.lane * 92 };
+    if (wide) return { x: 12 + at.stage * node.width + (ALONG[at.stage] ?? 0) * ((width - 24 - plan.stages * node.width) / (ALONG[plan.stages - 1] ?? 1)), y: 16 + at.lane * 92 };
     const lanes = plan.lanes - 1;
     const lane = at.id === "archiver" || at.id === "cold" ? lanes - 1 : at.stage > 2 ? Math.max(0, lanes / 2 - 1) : at.lane;
     return { x: 8 + lane * ((width - 16 - node.width) / Math.max(1, lanes - 1)), y: 10 + at.stage * 132 };
@@ -90,7 +94,7 @@ function EdgeShape({ link, from, to, node, wide }: { link: Link; from: Place; to
   const mid = { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
   const bend = wide ? Math.min(46, (b.x - a.x) * 0.46) : 26;
   const path = wide ? `M${a.x} ${a.y}C${b.x - bend * 0.9} ${a.y} ${b.x - bend} ${b.y} ${b.x} ${b.y}` : `M${a.x} ${a.y}C${a.x} ${b.y - bend} ${b.x} ${b.y - bend} ${b.x} ${b.y}`;
-  const words = figures(link);
+  const words = figures(link, wide);
   // Beside the venue's own end of the edge, where edges have not met yet.
   const straight = Math.abs(wide ? a.y - b.y : a.x - b.x) < 2;
   const joins = link.to === "loader";
@@ -102,7 +106,7 @@ function EdgeShape({ link, from, to, node, wide }: { link: Link; from: Place; to
       <path d={path} marker-end={`url(#arrow-${link.state})`} />
       {!link.silent &&
         words.map((word, i) => (
-          <text key={i} class={i === 0 ? "rate" : "figure"} text-anchor={anchor} x={spot.x} y={wide ? spot.y + (i === 0 ? 0 : 6 + 13 * i) : spot.y + 13 * i}>
+          <text key={i} class={i === 0 ? "rate" : "figure"} text-anchor={anchor} x={spot.x} y={spot.y + (wide ? (LINES[i] ?? 0) : 13 * i)}>
             {word}
           </text>
         ))}
@@ -110,10 +114,11 @@ function EdgeShape({ link, from, to, node, wide }: { link: Link; from: Place; to
   );
 }
 
-function figures(link: Link): string[] {
+function figures(link: Link, wide: boolean): string[] {
   const words = [link.rate === null ? "" : `${rate(link.rate)}${link.unit === "requests" ? " requests" : ""}/s`];
   if (link.p50 !== null && link.p99 !== null) words.push(`${latency(link.p50).replace(" ms", "")} · ${latency(link.p99)}`);
-  if (link.lag) words[0] += `${words[0] ? " · " : ""}lag ${count(link.lag)}`;
+  if (link.lag && wide) words.push(`lag ${count(link.lag)}`);
+  else if (link.lag) words[0] += `${words[0] ? " · " : ""}lag ${count(link.lag)}`;
   if (link.note) words.push(link.note);
   return words[0] ? words : words.slice(1);
 }

@@ -1,5 +1,5 @@
 /** Where the nodes of the drawing stand and which edges join them: the way of a trade, a lane for each venue. */
-import type { Edge, Process, State, Status, StreamState, VenueStatus } from "../types";
+import type { Edge, Process, State, Status, StreamState } from "../types";
 import { ago, bytes, count, latency, plural, span } from "../format";
 
 export interface Node {
@@ -67,10 +67,11 @@ export function plan(status: Status, streams: StreamState[], nowS: number): Plan
 
   venues.forEach((venue, lane) => {
     const name = venue.exchange;
+    const own = (source: string, target: string): Edge | undefined => venue.edges.find((one) => one.source === source && one.target === target);
     const feed = `feed-handler-${name}`;
     const stream = streams.find((one) => one.kind === "trades" && one.exchange === name);
     nodes.push({
-      id: `exchange ${name}`, service: "", title: name, stage: 0, lane, venue: name, state: venue.connected ? "ok" : "stopped",
+      id: `exchange ${name}`, service: "", title: name, stage: 0, lane, venue: name, state: venue.connected ? (own("exchange", "feed")?.state ?? "ok") : "stopped",
       lines: [venue.connected ? "connected" : venue.silent ? "no word of it" : "not connected", venue.silent ? "" : venue.last_trade ? `trade ${ago(venue.last_trade * 1000, nowS * 1000)}` : "no trade yet"],
     }); // prettier-ignore
     const queue = process(feed)?.queue;
@@ -79,14 +80,10 @@ export function plan(status: Status, streams: StreamState[], nowS: number): Plan
       id: `log ${name}`, service: "", title: "log", stage: 2, lane, venue: name, state: "ok",
       lines: stream ? [`offset ${count(stream.end)}`, bytes(stream.bytes)] : ["no stream yet"],
     }); // prettier-ignore
-    const alive = venue.connected && process(feed)?.answers === true;
-    link(`exchange ${name}`, `feed ${name}`, undefined, { ...stage(venue, "exchange_to_receive"), rate: venue.silent ? null : venue.rate, state: alive ? "ok" : "stopped", reason: alive ? "" : process(feed)?.answers ? `${name} is not connected` : `${feed} ${process(feed) ? "does not answer" : "does not run"}` });
-    const logged = edge("feed", "log");
-    link(`feed ${name}`, `log ${name}`, undefined, { ...stage(venue, "decoded_to_durable"), rate: stream?.rate ?? venue.rate, state: alive ? (logged?.state === "slow" && process(feed)?.queue ? "slow" : "ok") : "stopped" });
-    const loader = stream?.consumers.find((one) => one.consumer === "loader");
-    const read = edge("log", "loader");
-    link(`log ${name}`, "loader", undefined, { ...stage(venue, "log_to_loader"), rate: venue.stages?.["log_to_loader"]?.rate ?? stream?.rate ?? null, lag: loader?.lag ?? venue.lag, lagS: loader?.lag_s ?? null, state: read?.state ?? "ok", reason: read?.reason ?? "" });
-    link(`log ${name}`, "archiver", edge("log", "archiver"), { cold: true, silent: true });
+    link(`exchange ${name}`, `feed ${name}`, own("exchange", "feed"), { lagS: null });
+    link(`feed ${name}`, `log ${name}`, own("feed", "log"), { lagS: null });
+    link(`log ${name}`, "loader", own("log", "loader"));
+    link(`log ${name}`, "archiver", own("log", "archiver"), { cold: true, silent: true });
   });
   const serving = status.serving;
   node("loader", "loader", 3, middle, "loader");
@@ -98,12 +95,6 @@ export function plan(status: Status, streams: StreamState[], nowS: number): Plan
   nodes.push({ id: "cold", service: "", title: "cold", stage: 4, lane: last, venue: "", state: cold?.state ?? "ok", lines: [cold?.lag_s === null || cold?.lag_s === undefined ? "no snapshot yet" : "snapshot", ...(cold?.lag_s ? [`${span(cold.lag_s)} old`] : [])] });
   link("loader", "store", edge("loader", "store"), { lag: null, lagS: null });
   link("store", "web", edge("store", "web"));
-  const offload = status.jobs?.["offload"];
-  link("archiver", "cold", cold, { cold: true, lagS: null, note: offload?.seconds ? `offload took ${latency(offload.seconds)}` : "" });
+  link("archiver", "cold", cold, { cold: true, lagS: null, note: cold?.took_s ? `run ${latency(cold.took_s)}` : "" });
   return { nodes, links, lanes: last + 1, stages: 6 };
-}
-
-function stage(venue: VenueStatus, name: string): Partial<Link> {
-  const timed = venue.stages?.[name];
-  return { p50: timed?.p50_s ?? null, p99: timed?.p99_s ?? null };
 }

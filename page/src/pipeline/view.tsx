@@ -54,6 +54,7 @@ export function Pipeline() {
               <th scope="col" class="n">CPU</th>
               <th scope="col" class="n">Memory</th>
               <th scope="col" class="n">Queue</th>
+              <th scope="col" class="n">Restarts</th>
               <th scope="col" class="n">PID</th>
             </tr>
           </thead>
@@ -66,15 +67,18 @@ export function Pipeline() {
                 <td class="n">{process.cpu.toFixed(1)} %</td>
                 <td class="n">{bytes(process.memory)}</td>
                 <td class="n">{process.queue === undefined ? "–" : count(process.queue)}</td>
+                <td class={process.restarts ? "n warn" : "n"}>{process.restarts === undefined || process.restarts === null ? "–" : count(process.restarts)}</td>
                 <td class="n faint">{process.pid}</td>
               </Row>
             ))}
             {(seen.missing ?? []).map((service) => (
               <tr key={service}>
                 <td>{service}</td>
-                <td colSpan={6}>
+                <td colSpan={5}>
                   <Tag tone="bad">does not run</Tag>
                 </td>
+                <td class="n warn">{seen.restarts?.[service] === undefined ? "–" : count(seen.restarts[service])}</td>
+                <td />
               </tr>
             ))}
           </tbody>
@@ -106,7 +110,7 @@ function VenueCard({ venue }: { venue: VenueStatus }) {
   return (
     <Panel
       title={venue.exchange}
-      about={venue.connected ? <Tag tone="ok">connected</Tag> : <Tag tone="bad">{venue.silent ? "its feed does not answer" : "not connected"}</Tag>}
+      about={venue.connected ? <Tag tone="ok">connected</Tag> : <Tag tone="bad">{venue.silent ? "no word of its feed" : "not connected"}</Tag>}
       end={
         <span>
           <b>{rate(venue.rate)}</b> <span class="muted">trades/s</span>

@@ -1,7 +1,7 @@
 """Which exchanges and symbols there are, and from when to when, as of the loader's last commit.
 
 Nothing is counted: a commit carries the ranges of ids that are stored. The times are those of the first and the last
-minute's trades, to the minute where these have left the hot store.
+minute's trades, to the minute where these have left the hot store; the price is the close of the last minute's candle.
 """
 
 from k2.ask import Query, cursors
@@ -9,7 +9,7 @@ from k2.ask.question import Question, Where, page
 
 SYMBOL_COLUMNS = (
     "exchange", "symbol", "native_symbol", "first_trade_ts", "first_trade_id", "last_trade_ts", "last_trade_id",
-    "trade_count",
+    "last_price", "trade_count",
 )  # fmt: skip
 EXCHANGE_COLUMNS = ("exchange", "symbols", "first_trade_ts", "last_trade_ts", "trade_count")
 
@@ -24,6 +24,11 @@ _MINUTES = (
     "SELECT exchange, symbol, min(window_start) AS first_minute, max(window_start) AS last_minute"
     " FROM k2.ohlcv_1m_base GROUP BY exchange, symbol"
 )
+_CLOSES = (
+    "SELECT exchange, symbol, argMax(close, generation) AS price, max(generation) AS known FROM k2.ohlcv_1m_base"
+    " WHERE (exchange, symbol, window_start) IN"
+    f" (SELECT exchange, symbol, last_minute FROM ({_MINUTES})) GROUP BY exchange, symbol"
+)
 _EDGES = (
     "SELECT exchange, symbol, any(native_symbol) AS native_symbol, min(exchange_ts) AS first_ts,"
     " max(exchange_ts) AS last_ts FROM k2.silver_base WHERE (exchange, symbol, toStartOfMinute(exchange_ts)) IN"
@@ -34,9 +39,10 @@ _SYMBOLS = (
     " if(toStartOfMinute(e.first_ts) = m.first_minute, e.first_ts, toDateTime64(m.first_minute, 9, 'UTC'))"
     " AS first_trade_ts, k.first_trade_id AS first_trade_id,"
     " if(toStartOfMinute(e.last_ts) = m.last_minute, e.last_ts, toDateTime64(m.last_minute, 9, 'UTC'))"
-    " AS last_trade_ts, k.last_trade_id AS last_trade_id, k.trade_count AS trade_count"
+    " AS last_trade_ts, k.last_trade_id AS last_trade_id, if(c.known > 0, c.price, NULL) AS last_price,"
+    " k.trade_count AS trade_count"
     f" FROM ({_KNOWN}) AS k LEFT JOIN ({_MINUTES}) AS m USING (exchange, symbol)"
-    f" LEFT JOIN ({_EDGES}) AS e USING (exchange, symbol)"
+    f" LEFT JOIN ({_EDGES}) AS e USING (exchange, symbol) LEFT JOIN ({_CLOSES}) AS c USING (exchange, symbol)"
 )
 
 

@@ -20,6 +20,7 @@ from k2.ops.vitals import Observer, as_json
 from k2.terminal import note
 from k2.web.keys import Keys, KeysError, listed
 from k2.web.parts import Parts
+from k2.web.process import prepare
 from k2.web.server import serve
 from k2.web.store import StoreReader
 from k2.web.stream import limits
@@ -50,6 +51,7 @@ def web(config: Config, host: str | None, port: int | None) -> None:
     served = msgspec.structs.replace(config.web, **changed)
     config = msgspec.structs.replace(config, data=str(config.data_dir), web=served)
     journal.setup(config, "web")
+    prepare()
     try:
         _refuse_open_door(config)
         log = open_log(config)

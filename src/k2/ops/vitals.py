@@ -22,7 +22,7 @@ ENDLESS = ("/stream", "/replay")  # routes whose answers last as long as their r
 class ProcessVitals:
     """`cpu` in percent of one core since the last look; `memory` is resident bytes; `up` in seconds.
 
-    `queue`: what waits in the process's bounded queues.
+    `queue`: what waits in the process's bounded queues. `restarts`: by the supervisor, None where none runs.
     """
 
     service: str
@@ -32,13 +32,14 @@ class ProcessVitals:
     memory: int
     answers: bool
     queue: int = 0
+    restarts: int | None = None
 
 
 @dataclass
 class VenueVitals:
     """One exchange; `rate` in trades a second since the last look, `last_trade` as ns-free epoch seconds or None.
 
-    `stages` are its own: stage -> (p50, p99) in seconds since the last look.
+    `stages` are its own: stage -> (p50, p99) in seconds since the last look; `rates`: stage -> trades a second.
     """
 
     exchange: str
@@ -54,6 +55,7 @@ class VenueVitals:
     clock_offset: float | None
     lag: int
     stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,7 +88,8 @@ class Vitals:
     """A look at the whole platform. `stages`: stage -> (p50, p99) in seconds since the last look.
 
     `span` is the time since that look, 0 at the first one, which can tell no rates. `rates`: stage -> trades a second
-    that went through it; `lags`: consumer -> stream -> records; `jobs`: the archiver's, by name.
+    that went through it; `lags`: consumer -> stream -> records; `jobs`: the archiver's, by name. `restarts`: service ->
+    how often the supervisor started it again, also of those that do not run now; empty where no supervisor answers.
     """
 
     at: float
@@ -97,6 +100,7 @@ class Vitals:
     rates: dict[str, float] = field(default_factory=dict)
     lags: dict[str, dict[str, int]] = field(default_factory=dict)
     jobs: dict[str, JobVitals] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
     serving: ServingVitals = field(default_factory=ServingVitals)
 
     @property
@@ -141,6 +145,9 @@ class Observer:
         vitals.rates = _stage_rates(samples, self._before, elapsed)
         vitals.lags = _lags(samples)
         vitals.jobs = _jobs(samples)
+        vitals.restarts = _restarts(samples)
+        for one in vitals.processes:
+            one.restarts = vitals.restarts.get(one.service)
         vitals.serving = _serving(samples, self._before, elapsed)
         self._before, self._before_at = samples, now
         return vitals
@@ -196,6 +203,7 @@ def _venues(samples: Samples, before: Samples, elapsed: float, now: float) -> li
                 clock_offset=next(_values(samples, "k2_exchange_clock_offset_seconds", exchange=exchange), None),
                 lag=int(_sum(samples, "k2_consumer_lag_records", consumer="loader", stream=trades_stream(exchange))),
                 stages=_stages(samples, before, exchange),
+                rates=_stage_rates(samples, before, elapsed, exchange),
             )
         )
     return found
@@ -225,9 +233,11 @@ def _add(buckets: dict[float, float], labels: Mapping[str, str], count: float) -
     buckets[edge] = buckets.get(edge, 0.0) + count
 
 
-def _stage_rates(samples: Samples, before: Samples, elapsed: float) -> dict[str, float]:
+def _stage_rates(samples: Samples, before: Samples, elapsed: float, exchange: str = "") -> dict[str, float]:
     rates: dict[str, float] = {}
     for labels, grown in _grown(samples, before, "k2_stage_seconds_count"):
+        if exchange not in ("", labels["exchange"]):
+            continue
         rates[labels["stage"]] = rates.get(labels["stage"], 0.0) + (max(0.0, grown) / elapsed if elapsed else 0.0)
     return rates
 
@@ -238,6 +248,14 @@ def _lags(samples: Samples) -> dict[str, dict[str, int]]:
         label = dict(labels)
         lags.setdefault(label["consumer"], {})[label["stream"]] = int(value)
     return lags
+
+
+def _restarts(samples: Samples) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for labels, value in samples.get("k2_service_restarts_total", {}).items():
+        service = dict(labels)["service"]
+        found[service] = found.get(service, 0) + int(value)
+    return found
 
 
 def _jobs(samples: Samples) -> dict[str, JobVitals]:
@@ -293,9 +311,13 @@ def as_json(vitals: Vitals) -> dict[str, Any]:
         "memory_bytes": vitals.memory,
         "cpu_percent": round(vitals.cpu, 1),
         "processes": [vars(process) for process in vitals.processes],
-        "venues": [{**vars(venue), "stages": _plain(venue.stages, {})} for venue in vitals.venues],
+        "venues": [
+            {**{k: v for k, v in vars(venue).items() if k != "rates"}, "stages": _plain(venue.stages, venue.rates)}
+            for venue in vitals.venues
+        ],
         "stages": _plain(vitals.stages, vitals.rates),
         "lags": vitals.lags,
+        "restarts": vitals.restarts,
         "jobs": {name: vars(job) for name, job in vitals.jobs.items()},
         "serving": vars(vitals.serving),
     }

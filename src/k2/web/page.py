@@ -103,12 +103,11 @@ def _problems() -> str:
         f'<dt id="{html.escape(slug)}"><code>{html.escape(slug)}</code></dt><dd>{html.escape(text)}</dd>'
         for slug, text in sorted(KINDS.items())
     )
-    body = "body{font:16px/1.5 system-ui;max-width:46rem;margin:2rem auto;padding:0 1rem}"
-    style = f":root{{color-scheme:light dark}}{body}dt{{margin-top:1rem}}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>K2: problems</title>'
         '<link rel="icon" href="data:,">'
-        f'<meta name="viewport" content="width=device-width"><style>{style}</style></head>'
-        f"<body><h1>Problems</h1><p>Errors are problem documents (RFC 9457); their <code>type</code> points here. "
+        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/docs/docs.css"></head>'
+        '<body class="text"><h1>Problems</h1>'
+        "<p>Errors are problem documents (RFC 9457); their <code>type</code> points here. "
         f'<a href="/docs">The API</a></p><dl>{entries}</dl></body></html>'
     )

@@ -53,6 +53,7 @@ class SymbolRow(msgspec.Struct):
     first_trade_id: int
     last_trade_ts: _Time
     last_trade_id: int
+    last_price: Annotated[str | None, Meta(description="Price of the last trade, a decimal number, exact.")]
     trade_count: int
 
 

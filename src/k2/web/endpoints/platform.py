@@ -11,12 +11,14 @@ from msgspec import Meta
 
 from k2 import __version__
 from k2.ask.times import format_time
+from k2.log import LogError
 from k2.store import StoreError
 from k2.tier import TierError
 from k2.web.answer import Plain
 from k2.web.cold import archiving_rate, histories
 from k2.web.disk import Disk, disk
-from k2.web.flow import Edge, Facts, Job, Look, Process, Serving, Stage, State, Venue, edges, expected, worst
+from k2.web.edges import edges, silent, tell
+from k2.web.flow import Edge, Facts, Job, Look, Process, Serving, Stage, State, Venue, expected, worst
 from k2.web.parts import Parts
 from k2.web.route import Call, Nothing, Route
 from k2.web.streams import StreamState, in_thread, states
@@ -41,9 +43,13 @@ class Status(msgspec.Struct):
     state: Annotated[State, Meta(description="The worst state of all edges.")]
     span_s: Annotated[float, Meta(description="Rates and latencies are those of so many seconds before.")]
     edges: Annotated[list[Edge], Meta(description="The way of a trade, in order.")]
-    venues: Annotated[list[Venue], Meta(description="The exchanges.")]
+    venues: Annotated[list[Venue], Meta(description="All exchanges that are captured, each with its own edges.")]
     processes: Annotated[list[Process], Meta(description="The processes that run.")]
     missing: Annotated[list[str], Meta(description="Services that belong to the platform and do not run.")]
+    restarts: Annotated[
+        dict[str, int],
+        Meta(description="Times that the supervisor started each service again, since its own start; empty: none."),
+    ]
     stages: Annotated[dict[str, Stage], Meta(description="Latencies on the way of a trade, by stage.")]
     jobs: Annotated[dict[str, Job], Meta(description="The archiver's jobs, `offload` and `maintenance`.")]
     serving: Annotated[Serving, Meta(description="What store and API answer.")]
@@ -56,12 +62,16 @@ class Status(msgspec.Struct):
 async def status(call: Call[Nothing]) -> Plain:
     """`GET /v1/status`."""
     parts = call.parts
-    (look, streams), (store_version, store_error), (cold_age_s, cold_rate), used = await asyncio.gather(
+    (look, streams, log_error), (store_version, store_error), (cold_age_s, cold_rate), used = await asyncio.gather(
         _look(parts), _store(parts), in_thread(_cold, parts), in_thread(disk, parts.config.data_dir)
     )
     runs = {process.service for process in look.processes}
     missing = [name for name in expected(parts.config) if name not in runs]
-    found = edges(Facts(parts.config, look, streams, store_error, missing, cold_age_s, cold_rate))
+    facts = Facts(parts.config, look, streams, store_error, missing, cold_age_s, cold_rate, log_error)
+    look.venues = sorted(look.venues + silent(facts), key=lambda venue: venue.exchange)
+    for venue in look.venues:
+        tell(facts, venue)
+    found = edges(facts)
     answer = Status(
         time=format_time(time.time_ns(), 3),
         state=worst(found),
@@ -70,6 +80,7 @@ async def status(call: Call[Nothing]) -> Plain:
         venues=look.venues,
         processes=look.processes,
         missing=missing,
+        restarts=look.restarts,
         stages=look.stages,
         jobs=look.jobs,
         serving=look.serving,
@@ -81,8 +92,8 @@ async def status(call: Call[Nothing]) -> Plain:
     return Plain(answer, {"Cache-Control": "no-store"})
 
 
-async def _look(parts: Parts) -> tuple[Look, list[StreamState]]:
-    """The processes' word and the log's, of about the same moment."""
+async def _look(parts: Parts) -> tuple[Look, list[StreamState], str]:
+    """The processes' word and the log's, of about the same moment; and why the log gave none."""
     plain = await parts.look()
     if not plain.get("span_s"):
         await asyncio.sleep(BETWEEN_LOOKS_S)
@@ -91,7 +102,10 @@ async def _look(parts: Parts) -> tuple[Look, list[StreamState]]:
     for venue in look.venues:
         if venue.last_trade is not None:
             venue.age_s = round(max(0.0, time.time() - venue.last_trade), 3)
-    return look, await in_thread(states, parts.log) if parts.log else []
+    try:
+        return look, await in_thread(states, parts.log) if parts.log else [], ""
+    except LogError as error:
+        return look, [], str(error)
 
 
 async def _store(parts: Parts) -> tuple[str, str]:
