@@ -23,7 +23,7 @@ from k2.ops.drill import DrillError
 
 READY_WITHIN = 120.0
 SUPERVISOR, SIM = "supervisor", "sim"
-OFFLOAD_S = 20.0
+OFFLOAD_S = 12.0  # alerts of its lag, times divided, allow half a minute
 
 
 @dataclass
