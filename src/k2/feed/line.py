@@ -20,6 +20,7 @@ from k2.feed.recorder import Recorder
 from k2.feed.socket import DialError, dial
 
 DIAL_WITHIN = 10.0
+UNHEARD_CAP = 2.0  # s between tries that reach nobody: they annoy nobody, and the network may be back any moment
 AGE_MARGIN = 0.95  # of the venue's connection age: when to reconnect by plan
 LIVED = 5.0  # s that a subscribed connection must have lived for the back-off to begin anew
 OUTCOMES = ("planned", "closed", "silent", "unanswered", "tradeless", "dial-failed")
@@ -52,6 +53,7 @@ class Line:
         self.connections: dict[str, Connection] = {}
         self.natives: tuple[str, ...] = ()
         self._backoff = Backoff(config.backoff_first, config.backoff_cap)
+        self._unheard = Backoff(config.backoff_first, min(UNHEARD_CAP, config.backoff_cap))
         self._now = asyncio.get_running_loop().time
         self._dials = 0
         self._said = -SAY_EVERY
@@ -141,9 +143,10 @@ class Line:
 
     async def _open(self, at_once: bool = False) -> Connection:
         """Dial until a connection stands, with back-off from the second dial on."""
+        pace = self._backoff
         while True:
             if self._dials and not at_once:
-                await asyncio.sleep(self._backoff.next(random.random()))
+                await asyncio.sleep(pace.next(random.random()))
             at_once = False
             self._dials += 1
             began = self._now()
@@ -152,7 +155,9 @@ class Line:
             except DialError as error:
                 metrics.RECONNECTS.labels(self.exchange.name, "dial-failed").inc()
                 self._warn(f"cannot reach {self.exchange.name}: {error}")
+                pace = self._backoff if error.heard else self._unheard
                 continue
+            self._unheard.reset()
             connection = Connection(self.exchange, self.config, socket, self.natives, began)
             self.connections[connection.name] = connection
             connection.settled.add_done_callback(lambda settled: settled.cancelled() or self.on_settled())

@@ -23,7 +23,14 @@ _TEXT, _BINARY, _MORE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 
 
 class DialError(Exception):
-    """The connection could not be made; the text says to what, why, and what to do where something can be done."""
+    """The connection could not be made; the text says to what, why, and what to do where something can be done.
+
+    `heard`: the venue said so itself, which tries in quick succession may annoy. Else nobody answered.
+    """
+
+    def __init__(self, message: str, heard: bool = True) -> None:
+        super().__init__(message)
+        self.heard = heard
 
 
 class Queue(Protocol):
@@ -188,11 +195,11 @@ async def dial(url: str, context: ssl.SSLContext | None, name: str, queue: Queue
             f"{host}: its certificate is not trusted ({error.verify_message}); if it is yours, name its CA in ca_file"
         ) from None
     except TimeoutError:
-        raise DialError(f"{host}: no answer within {timeout:g} s") from None
+        raise DialError(f"{host}: no answer within {timeout:g} s", heard=False) from None
     except WSError as error:
         raise DialError(f"{host}: refused the WebSocket handshake ({_one_line(error)})") from None
     except OSError as error:
-        raise DialError(f"{host}: {_one_line(error)}") from None
+        raise DialError(f"{host}: {_one_line(error)}", heard=isinstance(error, ConnectionError)) from None
     if not socket.connected:  # picows returns as if all were well when the line goes down before the answer
         raise DialError(f"{host}: the connection ended before the WebSocket handshake was answered")
     return socket
