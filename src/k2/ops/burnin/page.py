@@ -102,6 +102,9 @@ def _verdict(found: Found) -> str:
             f"Of {truth['made']:,} trades that the simulator made, {truth['lost']:,} were lost, {truth['twice']:,} "
             f"stand twice, {truth['invented']:,} were never made (by trade id, against the simulator's own record)."
         )
+        wrong = [*proof["verify"].get("failed", []), *proof.get("audit", {}).get("failed", [])]
+        if wrong:
+            told.append("What the proofs found: " + "; ".join(wrong) + ".")
     else:
         told.append("The run has not come to its end: the data was not checked.")
     return " ".join(told)

@@ -26,6 +26,7 @@ from k2.wire import open_store, read_heads
 
 SETTLE_WITHIN = 180.0
 STILL_FOR = 3.0
+SHOWN, SHOWN_CHARS = 5, 300  # findings of an audit that the report repeats
 
 Say = Callable[[str], None]
 
@@ -120,8 +121,12 @@ def _verified(stage: Stage, say: Say) -> dict[str, Any]:
 
 
 def _audited(stage: Stage, say: Say) -> dict[str, Any]:
-    code, _ = _k2(stage.config, ["archive", "audit", "--json"], say)
-    return {"exit_code": code}
+    code, printed = _k2(stage.config, ["archive", "audit", "--json"], say)
+    try:
+        failed = [json.dumps(one)[:SHOWN_CHARS] for one in json.loads(printed)["findings"][:SHOWN]]
+    except (ValueError, KeyError):
+        failed = ["it could not be answered: its words are above"]
+    return {"exit_code": code, "failed": failed}
 
 
 def _k2(config: Config, arguments: list[str], say: Say) -> tuple[int, bytes]:

@@ -7,7 +7,6 @@ data folders of their own: the simulator's is no part of the platform, and its t
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -22,13 +21,17 @@ from k2.ops.burnin import BurninError
 from k2.ops.burnin.folder import Parameters
 from k2.ops.platform import demo_environment, live
 
-READY_WITHIN = 90.0
+READY_WITHIN = 180.0
 
 
 class Stage:
-    """The platform and its exchanges on a burn-in's folder. `start`, look on, `stop`."""
+    """The platform and its exchanges on a burn-in's folder. `start`, look on, `stop`.
 
-    def __init__(self, base: Config, folder: Path, parameters: Parameters) -> None:
+    Nothing is waited for any longer once `going` says no.
+    """
+
+    def __init__(self, base: Config, folder: Path, parameters: Parameters, going: Callable[[], bool]) -> None:
+        self.going = going
         self.config = _settings(base, folder)
         self.sim_config = msgspec.structs.replace(self.config, data=str(folder / "sim"))
         self.parameters = parameters
@@ -36,15 +39,15 @@ class Stage:
         self.supervisor: Process | None = None
         self.sim: Process | None = None
 
-    def start(self, going: Callable[[], bool]) -> None:
-        """Start both; returns when every service runs and every symbol is subscribed, or when `going` says no.
+    def start(self) -> None:
+        """Start both; returns when every service runs and every symbol is subscribed.
 
         Nothing is traded before that, so all that is traded can be asked for. Raises BurninError.
         """
         self.start_sim()
         self.start_platform()
-        self.until(lambda: not going() or self._subscribed(), "every venue to be subscribed")
-        if going():
+        self.until(self._subscribed, "every venue to be subscribed")
+        if self.going():
             self.control("resume", {})
 
     def start_sim(self) -> None:
@@ -67,32 +70,29 @@ class Stage:
         """Those of the two that have ended by themselves."""
         return [child for child in (self.sim, self.supervisor) if child and child.child.poll() is not None]
 
-    def mend(self, going: Callable[[], bool]) -> list[str]:
+    def mend(self) -> list[str]:
         """Start again what has ended. Returns the names, with what they said last. Raises BurninError."""
-        told = []
-        for child in self.ended():
-            try:
-                child.alive()
-            except LabError as error:
-                told.append(str(error))
-            if child is self.sim:
-                self.start_sim()
+        gone = self.ended()
+        told = [words for child in gone if (words := _last_words(child))]
+        if self.sim in gone:
+            self.sim = None
+        if self.supervisor in gone:
+            self.supervisor = None
+            self.until(lambda: not read_status(self.config.run_dir), "services to leave")
+        if self.sim is None:
+            self.start_sim()
+            if self.going():
                 self.control("resume", {})
-            else:
-                self.until(lambda: not going() or not read_status(self.config.run_dir), "services to leave")
-                self.start_platform()
+        if self.supervisor is None:
+            self.start_platform()
         return told
 
     def until(self, done: Callable[[], bool], what: str, within: float = READY_WITHIN) -> None:
         """Raises BurninError if a child ends or the time is over."""
         deadline = time.monotonic() + within
-        while not done():
+        while self.going() and not done():
             for child in self.ended():
-                with suppress(ProcessLookupError):
-                    try:
-                        child.alive()
-                    except LabError as error:
-                        raise BurninError(str(error)) from None
+                raise BurninError(_last_words(child))
             if time.monotonic() > deadline:
                 raise BurninError(
                     f"waited {within:.0f} s for {what} in vain; see {self.words} and {self.config.run_dir}"
@@ -130,6 +130,15 @@ class Stage:
             if child is not None:
                 child.stop()
         self.supervisor = self.sim = None
+
+
+def _last_words(child: Process) -> str:
+    """How a child ended and what it said last; empty if it lives."""
+    try:
+        child.alive()
+    except LabError as error:
+        return str(error)
+    return ""
 
 
 def _settings(base: Config, folder: Path) -> Config:

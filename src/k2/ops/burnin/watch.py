@@ -53,7 +53,7 @@ class Watch:
         self.stop = stop
         self.say = say
         self.show = show
-        self.stage = Stage(base, folder.path, folder.state.parameters)
+        self.stage = Stage(base, folder.path, folder.state.parameters, self.going)
         self.session = Session(time.time(), commit())
 
     def run(self) -> bool:
@@ -64,7 +64,7 @@ class Watch:
         self.folder.save()
         try:
             if done < state.parameters.seconds or state.proof is None:
-                self.stage.start(self.going)
+                self.stage.start()
                 self._look_on(done)
                 if self.going():
                     state.proof = prove(self.stage, self.say)
@@ -87,13 +87,14 @@ class Watch:
         parameters = self.folder.state.parameters
         processes, platform = Sheet(self.folder.samples, ProcessRow), Sheet(self.folder.platform, PlatformRow)
         sampler = Sampler(self.stage, len(self.folder.state.sessions) - 1)
-        began = due = time.monotonic()
+        began, due = 0.0, time.monotonic()
         try:
             while self.going():
                 look = sampler.look()
                 processes.add(look.processes)
                 platform.add([look.platform])
-                so_far = done + time.monotonic() - began
+                began = began or look.platform.at
+                so_far = done + look.platform.at - began
                 self.show(Progress(so_far, parameters.seconds, look))
                 if so_far >= parameters.seconds:
                     return
@@ -111,7 +112,7 @@ class Watch:
     def _mend(self) -> None:
         if not self.stage.ended():
             return
-        words = self.stage.mend(self.going)
+        words = self.stage.mend()
         self.session.ends += words
         self.folder.save()
         for one in words:
