@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from k2.ask.tail import LiveTail
 from k2.store import StoreError, StoreUnavailable, fresh
+from k2.store import tail as tails
 from k2.store.commit import take_over
 from k2.store.tail import CHUNK_ROWS, MANY, RECENT, RUN, Tail
 
@@ -250,4 +252,30 @@ def test_the_loader_that_takes_over_shows_the_chunks_that_were_on_their_way(conn
     Tail(connect()).take_over(5 << 30)
     assert in_memory(asking) == one.count
     assert shown(asking) == (one.count, one.count)
+    one.tail.close()
+
+
+def test_a_question_that_the_tail_outran_is_told_to_ask_again(
+    connect: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory lacks a chunk that has left the file since: as if it had stalled between the two."""
+    store = connect()
+    one = Numbered(store)
+    one.put(1)
+    first = one.tail.number() - 1
+    for _ in range(3):
+        one.put(2)
+        one.tail.seal()
+    monkeypatch.setattr(tails, "KEEP_LONG_S", 0.0)
+    one.put(2)
+    one.tail.seal()
+    one.put(1)
+    assert shown(store) == (10, 10)
+    store.execute(
+        f"CREATE OR REPLACE TABLE {RECENT} ENGINE = Memory AS SELECT * FROM {RECENT} WHERE generation <= {first}"
+    )
+    with pytest.raises(StoreError, match="ask again"):
+        shown(store)
+    followed = LiveTail()
+    assert not followed.feed(store.rows(followed.sql()))
     one.tail.close()

@@ -19,6 +19,7 @@ _NONE = (
     "'' AS exchange, '' AS symbol, toInt64(0) AS exchange_ts, toUInt32(0) AS epoch, toInt64(0) AS trade_id,"
     " toDecimal128(0, 18) AS price, toDecimal128(0, 18) AS quantity, '' AS side, toUInt8(0) AS apart"
 )
+_TRADE_ID, _SIDE = 6, 9
 _ROW = "generation, exchange, symbol, exchange_ts, epoch, trade_id, price, quantity, side, apart"
 
 
@@ -33,17 +34,17 @@ class LiveTail:
 
     def sql(self) -> str:
         """The SELECT to feed next. Memory is read before the file is, which keeps chunks for a while after they went
-        into memory: so no chunk is missed between the two."""
+        into memory, and says in a line with side `left` which it no longer has."""
         since = f"generation > {self._newest}"
         return (
             f"SELECT 0 AS part, max(generation) AS generation, {_NONE} FROM k2.commits"
             f" UNION ALL SELECT 1, max(generation), {_NONE} FROM k2.silver_recent"
             f" UNION ALL SELECT 2, {_ROW} FROM k2.silver_recent WHERE {since}"
-            f" UNION ALL SELECT 3, {_ROW} FROM k2.silver_fresh WHERE {since}"
+            f" UNION ALL SELECT 3, {_ROW} FROM k2.silver_fresh WHERE {since} OR side = 'left'"
         )
 
     def feed(self, rows: Iterable[Sequence[Any]]) -> bool:
-        """Take the answer. False: the memory began anew, ask again."""
+        """Take the answer. False: the memory began anew, or what left the file had not come there yet; ask again."""
         found: list[list[Sequence[Any]]] = [[], [], [], []]
         for row in rows:
             found[row[0]].append(row)
@@ -57,6 +58,8 @@ class LiveTail:
             part = _part(row)
             self._memory.setdefault((part.exchange, part.symbol), []).append(part)
         self._newest = max((row[1] for row in found[2]), default=self._newest)
+        if any(row[_SIDE] == "left" and row[_TRADE_ID] > self._newest for row in found[3]):
+            return False
         run = self._newest >> _RUN
         self._file = [_part(row) for row in found[3] if row[1] > self._newest and row[1] >> _RUN == run]
         self._forget()

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from k2.store import StoreError, StoreUnavailable
-from k2.store.rows import asking, decoded, escaped
+from k2.store.rows import ASK_AT_MOST, MOVED_ON, asking, decoded, escaped
 
 _CODE = re.compile(r"Code: (\d+)")
 _MARK = b"__exception__\r\n"
@@ -20,7 +20,8 @@ _CONNECT_WITHIN = 5.0  # s
 class ClickHouseStore:
     """A connection to a store at `url` (`http://host:port`). One a thread; kept alive between requests.
 
-    Nothing is ever sent twice: after StoreUnavailable the caller decides. `timeout` is seconds without a byte.
+    Nothing is sent twice but a question that the live tail outran: after StoreUnavailable the caller decides.
+    `timeout` is seconds without a byte.
     `settings` are the engine's, for every statement.
     """
 
@@ -55,6 +56,15 @@ class ClickHouseStore:
         self._post(self._base + _query(params), sql.encode())
 
     def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        for _ in range(ASK_AT_MOST - 1):
+            try:
+                return self._rows(sql, params)
+            except StoreError as error:
+                if MOVED_ON not in str(error):
+                    raise
+        return self._rows(sql, params)
+
+    def _rows(self, sql: str, params: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
         return decoded(self._post(self._base + _query(params), asking(sql).encode()))
 
     def stream(self, sql: str, fmt: str, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:

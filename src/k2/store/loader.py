@@ -35,7 +35,7 @@ logger = logging.getLogger("k2.loader")
 
 TAIL_ROWS = 500_000  # uncommitted trades in the tail; at the bound reading waits for the flush
 GENERATION_ROWS = 500_000  # of one generation while catching up
-KEEP_S = 2.5  # a committed generation stays in the tail so long: for queries that began before its commit
+KEEP_S = 10.0  # a committed generation stays in the tail so long: for queries that began before its commit
 REPLACE_S = 30.0  # time between two replacements of the tail's memory ...
 REPLACE_INSERTS = 1_000  # ... or so many inserts ...
 REPLACE_ROWS = 500_000  # ... or so many trades

@@ -11,6 +11,8 @@ _FORMAT = "JSONCompactEachRowWithNamesAndTypes"
 _SETTINGS = "output_format_json_quote_decimals = 1, output_format_json_quote_64bit_integers = 0"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
 _WIDE = re.compile(rb"Int(?:128|256)")  # wider than msgspec reads without becoming a float
+MOVED_ON = "the live tail has moved on while this question ran"  # of the view `silver_tail`: asking again helps
+ASK_AT_MOST = 4  # times in all
 _LINES = msgspec.json.Decoder()
 
 

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as all_done
+from typing import NamedTuple
 
 from k2.log import Batch
 from k2.store import Store
@@ -40,6 +41,15 @@ MANY = 64  # trades at once that are worth an INSERT of their own
 KEEP_S = 1.0  # a chunk stays in the file so long after it went into memory: for questions that began before ...
 KEEP_LONG_S = 5.0  # ... and up to so long where the file has few rows, for a machine that stalls
 KEEP_ROWS = 500
+_LEFT = b'{"side":"left","trade_id":%d,"generation":0}\n'  # the file's first line: what is no longer in it
+
+
+class Kept(NamedTuple):
+    """Lines that are in the file and in memory, since when, and the newest generation among them."""
+
+    since: float
+    generation: int
+    lines: bytes
 
 
 class Tail:
@@ -64,8 +74,9 @@ class Tail:
         self._chunk: list[bytes] = []  # in the file, and not on the way to memory yet
         self._chunk_rows = 0
         self._chunk_since = 0.0
-        self._kept: deque[tuple[float, bytes]] = deque()  # chunks that are in both, and since when
+        self._kept: deque[Kept] = deque()
         self._kept_rows = 0
+        self._left = 0  # the newest generation that was taken out of the file
 
     def take_over(self, number: int) -> None:
         """Go on from generation `number`; what is shown stays so. Raises StoreError.
@@ -82,7 +93,7 @@ class Tail:
     def committed(self) -> None:
         """All that is in the file was committed; it leaves the file like a chunk that went into memory."""
         if self._fresh:
-            self._keep(self._fresh.content())
+            self._keep(self._number - 1, self._fresh.content())
 
     def number(self, rows: int = 0) -> int:
         """The generation that so many trades, put next and at once, must carry."""
@@ -118,9 +129,10 @@ class Tail:
 
     def _send_chunk(self) -> None:
         """Begin the chunk's way into memory, and the next chunk."""
+        number = self._number
         in_file, rows = self._take_chunk()
         self._number += 1
-        self._later(lambda: insert(self._store, RECENT, in_file), lambda: self._arrived(in_file, rows))
+        self._later(lambda: insert(self._store, RECENT, in_file), lambda: self._arrived(number, in_file, rows))
 
     def _end_chunk(self, more: bytes = b"", rows: int = 0) -> None:
         """Put the chunk and these lines into memory, after all that is on the way there."""
@@ -129,7 +141,7 @@ class Tail:
         if in_file or more:
             insert(self._store, RECENT, in_file + more)
         self._number += 1
-        self._arrived(in_file, chunk_rows + rows)
+        self._arrived(self._number - 1, in_file, chunk_rows + rows)
 
     def _take_chunk(self) -> tuple[bytes, int]:
         taken = b"".join(self._chunk), self._chunk_rows
@@ -137,16 +149,17 @@ class Tail:
         self._chunk_rows = 0
         return taken
 
-    def _arrived(self, in_file: bytes, rows: int) -> None:
+    def _arrived(self, number: int, in_file: bytes, rows: int) -> None:
         """A chunk is in memory: what has been long enough in both leaves the file."""
         if rows:
             self._first = False
             self.inserts += 1
             self.rows += rows
         if in_file:
-            self._keep(in_file)
+            self._keep(number, in_file)
         if (self._let_go() or in_file) and self._fresh:
-            self._fresh.begin_anew(b"".join([lines for _, lines in self._kept] + self._chunk))
+            kept = [kept.lines for kept in self._kept]
+            self._fresh.begin_anew(b"".join([_LEFT % self._left, *kept, *self._chunk]))
 
     def _later(self, statement: Callable[[], None], then: Callable[[], None]) -> None:
         assert self._side
@@ -159,15 +172,16 @@ class Tail:
             ended.result()
             then()
 
-    def _keep(self, in_file: bytes) -> None:
-        self._kept.append((time.monotonic(), in_file))
+    def _keep(self, number: int, in_file: bytes) -> None:
+        self._kept.append(Kept(time.monotonic(), number, in_file))
         self._kept_rows += in_file.count(b"\n")
 
     def _let_go(self) -> bool:
         before = len(self._kept)
         now = time.monotonic()
-        while self._kept and now - self._kept[0][0] >= (KEEP_S if self._kept_rows > KEEP_ROWS else KEEP_LONG_S):
-            self._kept_rows -= self._kept.popleft()[1].count(b"\n")
+        while self._kept and now - self._kept[0].since >= (KEEP_S if self._kept_rows > KEEP_ROWS else KEEP_LONG_S):
+            _, self._left, lines = self._kept.popleft()
+            self._kept_rows -= lines.count(b"\n")
         return len(self._kept) < before
 
     def drop(self, generation: int, incarnation: int) -> None:

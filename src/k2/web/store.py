@@ -9,7 +9,7 @@ import aiohttp
 
 from k2.config import Config
 from k2.store import StoreError, StoreUnavailable
-from k2.store.rows import asking, decoded, escaped, literal
+from k2.store.rows import ASK_AT_MOST, MOVED_ON, asking, decoded, escaped, literal
 
 _CODE = re.compile(r"Code: (\d+)")
 _MARK = b"__exception__\r\n"
@@ -92,6 +92,15 @@ class StoreReader:
             self._session = None
 
     async def _post(self, sql: str, params: Mapping[str, Any] | None, reader: bool) -> aiohttp.ClientResponse:
+        for _ in range(ASK_AT_MOST - 1):
+            try:
+                return await self._ask(sql, params, reader)
+            except StoreError as error:
+                if MOVED_ON not in str(error):
+                    raise
+        return await self._ask(sql, params, reader)
+
+    async def _ask(self, sql: str, params: Mapping[str, Any] | None, reader: bool) -> aiohttp.ClientResponse:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=_AT_ONCE, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(
