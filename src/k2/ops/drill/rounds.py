@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 
 class Options(msgspec.Struct, frozen=True):
-    """How drills are run. `rate`: trades a second over all exchanges; `watch`: alerts are watched, in the first round of
+    """How drills are run. `rate`: trades a second over all exchanges; `watch`: alerts, in the first round of
     each drill that is to fire some."""
 
     rounds: int = 3
