@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import ssl
+import tempfile
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,9 +20,14 @@ from tests.patience import PATIENCE_S
 
 from k2.config import ConfigError, load
 from k2.door import Door
-from k2.store import StoreError
+from k2.feed import rest
+from k2.feed.rest import Answer, Rest, RestError
+from k2.store import StoreError, embedded
 from k2.store.server import answers, bodies, codecs, externals, frames, incoming, request
+from k2.store.server.connections import Connections
 from k2.store.server.service import _refuse_open_door
+from k2.store.server.statement import parse
+from k2.store.server.work import Work
 
 HOST = b"Host: 127.0.0.1\r\n"
 ZEROS = 16 << 20
@@ -272,3 +279,68 @@ def test_the_store_listens_beyond_this_machine_with_passwords_only(host: str) ->
             _refuse_open_door(load(environ={**both, missing: ""}))
     _refuse_open_door(load(environ=both))
     _refuse_open_door(load(environ={"K2_STORE_HOST": "127.0.0.1"}))
+
+
+async def _answer_of(body: bytes, headers: dict[str, str], status: int = 200) -> Answer:
+    """What the feed's REST side gets from a venue that answers so."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=body, headers=headers, status=status)
+
+    app = web.Application()
+    app.router.add_get("/x", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    client = Rest(f"http://127.0.0.1:{runner.addresses[0][1]}", ssl.create_default_context(), PATIENCE_S)
+    try:
+        return await client.get("/x")
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("packing", ["identity", "gzip"])
+def test_a_venues_answer_beyond_measure_is_no_answer(packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "MAX_ANSWER", 1 << 20)
+    body = bytes(2 << 20)
+    with pytest.raises(RestError) as caught:
+        asyncio.run(_answer_of(gzip.compress(body) if packing == "gzip" else body, {"Content-Encoding": packing}))
+    assert caught.value.outcome == "too-large"
+
+
+def test_a_venue_sends_nobody_elsewhere() -> None:
+    answer = asyncio.run(_answer_of(b"", {"Location": "http://127.0.0.1:1/"}, status=302))
+    assert answer.status == 302
+
+
+def test_files_of_a_form_are_loaded_within_the_limits_of_a_statement() -> None:
+    """They may unpack to much (Parquet, say)."""
+    made: list[tuple[str, dict[str, str]]] = []
+
+    class Recorder:
+        def connect(self, settings: dict[str, str] | None = None, database: str = "") -> "Recorder":
+            made.append(("connect", dict(settings or {})))
+            return self
+
+        def set(self, settings: dict[str, str]) -> None:
+            made.append(("set", settings))
+
+        def run(self, sql: str | bytes, fmt: str = "", params: object = None) -> embedded.Answer:
+            made.append((str(sql)[:20], {}))
+            return embedded.Answer(b"")
+
+        def close(self) -> None: ...
+
+    with tempfile.TemporaryFile() as file:
+        settings = load(environ={"K2_STORE_MAX_MEMORY_MB": "7"}).store
+        work = Work(Connections(cast(Any, Recorder()), settings))
+        ask = request.read("POST", {}, {}, {"default": request.Account("default", "", readonly=True)})
+        table = externals.External("t", "x UInt8", "CSV", file)
+        work.select(ask, parse(b"SELECT * FROM t"), "CSV", 9, [table])
+    first, *then = made
+    assert first[0] == "connect"
+    assert first[1]["max_memory_usage"] == str(7 << 20)
+    assert [what for what, _ in then[:3]] == ["CREATE TEMPORARY TAB", "INSERT INTO `t` FROM", "set"]
+    assert then[2][1]["readonly"] == "1"
