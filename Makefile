@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-ready
 DEV := $(VENV)/.dev-ready
 
-.PHONY: setup demo live test test-long test-peers check proof clean help lock docs page
+.PHONY: setup demo live test test-long test-peers check proof clean help lock docs page fuzz audit sbom
 
 help:
 	@echo "make demo   the whole platform on the built-in simulator (Ctrl-C stops it)"
@@ -15,6 +15,8 @@ help:
 	@echo "make test-long   the tests that take longer: every fault alone, 60 kills at random"
 	@echo "make test-peers  the tests with real peers: Prometheus, Alertmanager, root (docs/ARCHITECTURE.md names them)"
 	@echo "make check  lint, types, import rules and documentation tests"
+	@echo "make fuzz SECONDS=300    look for inputs that break decoders, the store's HTTP side, the API (TARGETS=... only these)"
+	@echo "make audit  known vulnerabilities, licences, committed secrets, bill of materials (make sbom writes that anew)"
 	@echo "make proof CAPTURES=DIR   recorded traffic through the whole pipeline, compared with its known truth"
 	@echo "make page   build the web page anew from page/ (needs node and npm)"
 	@echo "make setup  only set up .venv;  make clean  remove what was built and the demo's data"
@@ -62,6 +64,19 @@ check: $(DEV)
 	@echo "==> import rules";    $(BIN)/lint-imports
 	@echo "==> documentation";   $(BIN)/python -m pytest tests/docs -n 0
 
+SECONDS ?= 60
+fuzz: $(DEV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-fuzz.lock
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
+# The audit fails, too, when the source of advisories did not answer, unless UNASKED=allowed.
+audit: $(DEV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-audit.lock
+	@$(BIN)/python -m tests.security $(CHECKS) || { test $$? = 3 && test "$(UNASKED)" = allowed; }
+
+sbom: $(DEV)
+	@$(BIN)/python -m tests.security --write sbom
+
 proof: $(DEV)
 	@test -n "$(CAPTURES)" || { echo "say where the recorded sets are: make proof CAPTURES=DIR"; exit 2; }
 	@$(BIN)/python tests/proof/prove.py "$(CAPTURES)"
@@ -76,6 +91,9 @@ page:
 lock: $(DEV)
 	@$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header -q pyproject.toml build.in -o requirements.lock
 	@$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header -q pyproject.toml build.in --group dev -o requirements-dev.lock
+	@for group in fuzz audit; do $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header -q \
+	  --python-version 3.11 --group pyproject.toml:$$group -c requirements-dev.lock -o requirements-$$group.lock; done
+	@$(BIN)/python -m tests.security --write sbom
 
 clean:
 	rm -rf $(VENV) k2-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

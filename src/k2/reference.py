@@ -16,6 +16,8 @@ from k2.config import Config, settings, variable
 from k2.ops.bench import latency_page
 from k2.ops.burnin import page as burnin_page
 from k2.ops.drill import table as drill_table
+from k2.ops.watch.alerts import ALERTS
+from k2.ops.watch.rules import ON_DUTY
 
 RENEW = "<!-- Written by `make docs` from the code. Change the code, not this page. -->"
 
@@ -89,6 +91,43 @@ def metric_names() -> str:
             labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "-"
             name = family.name + ("_total" if family.type == "counter" else "")
             lines.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(lines) + "\n"
+
+
+def alert_names() -> str:
+    """docs/ALERTS.md: every alert, and how Prometheus and Alertmanager come by them."""
+    lines = ["# Alerts", "", RENEW, ""]
+    lines += [
+        "`deploy/prometheus` and `deploy/alertmanager` hold what the two programs read; `k2 alerts write deploy`",
+        "writes it, `k2 alerts check` has promtool and amtool check it, a test holds it equal to the code.",
+        "`k2 alerts prove` fires every alert for real ([how long that took](results/alerts.md)).",
+        "",
+        "## Attach Prometheus to a platform on one machine",
+        "",
+        "`k2 up` keeps `run/prometheus/targets.json` of its data folder up to date, in Prometheus's `file_sd` form,",
+        "also when a process comes back on another port:",
+        "",
+        "```sh",
+        "cp -r deploy/prometheus deploy/alertmanager /etc/k2-watch/",
+        "ln -s /srv/k2/run/prometheus /etc/k2-watch/prometheus/targets",
+        "prometheus --config.file=/etc/k2-watch/prometheus/prometheus.yaml",
+        "alertmanager --config.file=/etc/k2-watch/alertmanager/alertmanager.yaml",
+        "```",
+        "",
+        "Put your own addresses into `alertmanager.yaml`; the secrets are files in `/etc/alertmanager/secrets`:",
+        "`pager-token`, `smtp-password`, `chat-url`. Critical alerts page the team (webhook and e-mail), the others go",
+        "to its chat, and the Watchdog goes to a dead man's switch. One cause is one message: while the platform is",
+        "down, nothing that follows from it is told; see `inhibit_rules`.",
+        "",
+        "## All alerts",
+        "",
+        "| alert | severity | team | holds for | when |",
+        "|---|---|---|---|---|",
+    ]
+    for alert in ALERTS.values():
+        when = ON_DUTY.expression(alert.expr).replace("|", "\\|")
+        name = f"[{alert.name}]({alert.runbook.removeprefix('docs/')})"
+        lines.append(f"| {name} | {alert.severity} | {alert.team} | {alert.hold} | `{when}` |")
     return "\n".join(lines) + "\n"
 
 
@@ -182,6 +221,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "COMMANDS.md": commands,
     "CONFIGURATION.md": configuration,
     "METRICS.md": metric_names,
+    "ALERTS.md": alert_names,
     "results/README.md": results,
     "results/latency.md": latency,
     "results/latency.svg": latency_drawing,

@@ -130,8 +130,10 @@ def test_archive(tmp_path):
 def test_serve(tmp_path):
     results, checks = measure(
         "serve", tmp_path, seconds=1.0, warm_up=0.5, subscribers=3, rate=100, many=5, load=300, days=1, candles=3,
-        trades=5_000, rounds=1,
+        trades=5_000, rounds=1, loads=1,
     )  # fmt: skip
+    page = results["page"]
+    assert page["shown_ms"]["count"] == page["candles_ms"]["count"] == 1 if page["browser"] else page["not_measured"]
     assert [one["subscribers"] for one in results["stream"]] == [3, 5]
     assert all(one["latency_ms"]["count"] > 0 for one in results["stream"])
     assert results["candles"]["crowd_ms"]["count"] == 24

@@ -78,7 +78,7 @@ def main() -> int:
         print(f"{name:<18} {state:<7} {runs:>9} inputs in {time.monotonic() - began:5.1f} s", flush=True)
         if found:
             failed += 1
-            print(f"  {found.read_bytes()!r}\n  see {WORK / name}/log")
+            print(f"  {corpus.written([found.read_bytes()])}  what happened: {WORK / name}/log")
     return 1 if failed else 0
 
 

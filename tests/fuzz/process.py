@@ -11,12 +11,16 @@ from pathlib import Path
 
 import atheris
 
+NAME = sys.argv.pop(1)
 with atheris.instrument_imports(include=["k2", "tests.fuzz.pure", "tests.fuzz.served"]):
-    from tests.fuzz import targets
+    if NAME in ("api", "store-http", "stream"):
+        from tests.fuzz.served import TARGETS
+    else:
+        from tests.fuzz.pure import TARGETS
 
 
 def main() -> None:
-    target, folder = targets.TARGETS[sys.argv.pop(1)], Path(sys.argv.pop(1))
+    target, folder = TARGETS[NAME], Path(sys.argv.pop(1))
 
     def one(data: bytes) -> None:
         try:

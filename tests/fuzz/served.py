@@ -99,18 +99,19 @@ class Wire:
         self.runner = web.AppRunner(app, handler_cancellation=True, access_log=None, auto_decompress=False, **options)
         await self.runner.setup()
 
-    def say(self, data: bytes) -> bytes:
-        """What the server answers to these bytes. Raises AssertionError when it failed at them."""
-        return self.loop.run_until_complete(self._say(data))
+    def say(self, data: bytes, patience: float = _QUIET_S) -> bytes:
+        """What the server answers to these bytes, if it begins to within `patience` seconds. Raises AssertionError when
+        it failed at them."""
+        return self.loop.run_until_complete(self._say(data, patience))
 
-    async def _say(self, data: bytes) -> bytes:
+    async def _say(self, data: bytes, patience: float) -> bytes:
         assert self.runner.server is not None
         protocol = self.runner.server()
         transport = _Transport()
         protocol.connection_made(transport)
         protocol.data_received(data)
         heard, quiet_since = -1, self.loop.time()
-        while not transport.closed and self.loop.time() - quiet_since < _QUIET_S:
+        while not transport.closed and self.loop.time() - quiet_since < (_QUIET_S if heard > 0 else patience):
             if len(transport.written) != heard:
                 heard, quiet_since = len(transport.written), self.loop.time()
             await asyncio.sleep(0 if self.loop.time() - quiet_since < 0.002 else 0.001)

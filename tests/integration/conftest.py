@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from tests.patience import PATIENCE_S
 
 from k2.config import EXCHANGES, Config, instruments, load
 from k2.ops import platform
+from k2.ops.ports import free_port
 from k2.ops.supervise import Supervisor
 from k2.sim.truth import SIZE, TrueTrade, truth, truth_dir
 from k2.store import StoreError
@@ -54,13 +54,7 @@ Fields = tuple[Decimal, Decimal, str, int]
 
 
 def some_free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    return [free_port() for _ in range(count)]
 
 
 class Platform:

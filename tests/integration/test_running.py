@@ -108,7 +108,7 @@ def person(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[P
     one.close()
 
 
-def test_every_verb_beside_a_running_demo(person: Person) -> None:
+def test_every_verb_beside_a_running_demo(person: Person, free_ports: Callable[[int], list[int]]) -> None:
     demo = person.start("demo", "--rate", "120")
     demo.wait_said("first candle after")
     try:
@@ -116,7 +116,7 @@ def test_every_verb_beside_a_running_demo(person: Person) -> None:
         second = person.k2("up")
         assert second.returncode == 1
         assert "another supervisor runs on this data folder" in second.stderr
-        taken = Person(person.data.parent / "other", [int(person.environ["K2_STORE_PORT"]), *three_free()])
+        taken = Person(person.data.parent / "other", [int(person.environ["K2_STORE_PORT"]), *free_ports(3)])
         refused = taken.k2("demo")
         assert refused.returncode == 1
         assert f"{person.environ['K2_STORE_PORT']} cannot be listened on" in refused.stderr
@@ -199,15 +199,6 @@ def good(done: subprocess.CompletedProcess[str]) -> str:
 
 def json_lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
-
-
-def three_free() -> list[int]:
-    found = []
-    for _ in range(3):
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            found.append(one.getsockname()[1])
-    return found
 
 
 @pytest.mark.parametrize("verb", ASK)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from recording import START_MS, Recording, free_port, history, page_frame, received, served, trade_frame
+from recording import START_MS, Recording, history, page_frame, received, served, trade_frame
 
 from k2.cli import main
 from k2.config import EXCHANGES, Config
@@ -23,6 +23,7 @@ from k2.core.types import Trade
 from k2.log import Entry, Log
 from k2.ops import restore as restoring
 from k2.ops.evidence import Scope, stored_candles
+from k2.ops.ports import free_port
 from k2.ops.report import passed
 from k2.ops.restore import CannotRestoreError, Restored, restore
 from k2.ops.verify import verify

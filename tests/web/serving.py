@@ -38,6 +38,7 @@ MARKETS = {  # exchange -> symbol -> (native symbol, trades, a price)
 }
 MISSING = ("kraken", "BTC-USD", 201, 205)  # ids that nobody has: the ledger says so
 READER_PASSWORD = "look-only"
+FLUSH_S = 0.3  # between two commits of the loader
 
 
 def trade(exchange: str, symbol: str, number: int, at: int | None = None) -> Trade:
@@ -280,7 +281,7 @@ def begin(folder: Path) -> Served:
     append(web.log, trades)
     web.log.append([Entry(GAPS_STREAM, [gap.symbol for gap in ledger()], [encode_gap(gap) for gap in ledger()])])
     stop = threading.Event()
-    settings = LoaderConfig(flush_s=0.3, interval_ms=15)
+    settings = LoaderConfig(flush_s=FLUSH_S, interval_ms=15)
     loader = Loader(web.log, store.client(database="k2"), store.client(database="k2"), settings, EXCHANGES)
     loading = threading.Thread(target=loader.run, args=(stop,), daemon=True)
     loading.start()

@@ -13,6 +13,7 @@ import pytest
 from tests.store.conftest import start as start_store
 from tests.web.serving import Served, WebProcess, ask
 
+from k2.ops.ports import free_port
 from k2.web import app, page, server
 from k2.web.answer import Table
 from k2.web.keys import create, revoke
@@ -218,9 +219,7 @@ def test_an_answer_under_way_is_cut_when_its_key_is_revoked(served: Served, tmp_
 
 
 def test_without_a_store_it_answers_what_it_can_and_recovers(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     data = tmp_path / "data"
     data.mkdir()
     web = WebProcess({"K2_DATA": str(data), "K2_STORE_PORT": str(port)})

@@ -1,7 +1,7 @@
 """Which exchanges and symbols there are, and from when to when, as of the loader's last commit.
 
 Nothing is counted: a commit carries the ranges of ids that are stored. The times are those of the first and the last
-minute's trades, to the minute where these have left the hot store; the price is the close of the last minute's candle.
+minute's trades, to the minute where these have left the hot store; the price is there as long as these have not.
 """
 
 from k2.ask import Query, cursors
@@ -24,25 +24,22 @@ _MINUTES = (
     "SELECT exchange, symbol, min(window_start) AS first_minute, max(window_start) AS last_minute"
     " FROM k2.ohlcv_1m_base GROUP BY exchange, symbol"
 )
-_CLOSES = (
-    "SELECT exchange, symbol, argMax(close, generation) AS price, max(generation) AS known FROM k2.ohlcv_1m_base"
-    " WHERE (exchange, symbol, window_start) IN"
-    f" (SELECT exchange, symbol, last_minute FROM ({_MINUTES})) GROUP BY exchange, symbol"
-)
 _EDGES = (
     "SELECT exchange, symbol, any(native_symbol) AS native_symbol, min(exchange_ts) AS first_ts,"
-    " max(exchange_ts) AS last_ts FROM k2.silver_base WHERE (exchange, symbol, toStartOfMinute(exchange_ts)) IN"
+    " max(exchange_ts) AS last_ts, argMax(price, (epoch, trade_id)) AS last_price FROM k2.silver_base"
+    " WHERE (exchange, symbol, toStartOfMinute(exchange_ts)) IN"
     f" (SELECT exchange, symbol, arrayJoin([first_minute, last_minute]) FROM ({_MINUTES})) GROUP BY exchange, symbol"
 )
+_PRICE = "if(toStartOfMinute(e.last_ts) = m.last_minute, e.last_price, NULL)"
 _SYMBOLS = (
     "SELECT k.exchange AS exchange, k.symbol AS symbol, e.native_symbol AS native_symbol,"
     " if(toStartOfMinute(e.first_ts) = m.first_minute, e.first_ts, toDateTime64(m.first_minute, 9, 'UTC'))"
     " AS first_trade_ts, k.first_trade_id AS first_trade_id,"
     " if(toStartOfMinute(e.last_ts) = m.last_minute, e.last_ts, toDateTime64(m.last_minute, 9, 'UTC'))"
-    " AS last_trade_ts, k.last_trade_id AS last_trade_id, if(c.known > 0, c.price, NULL) AS last_price,"
+    f" AS last_trade_ts, k.last_trade_id AS last_trade_id, {_PRICE} AS last_price,"
     " k.trade_count AS trade_count"
     f" FROM ({_KNOWN}) AS k LEFT JOIN ({_MINUTES}) AS m USING (exchange, symbol)"
-    f" LEFT JOIN ({_EDGES}) AS e USING (exchange, symbol) LEFT JOIN ({_CLOSES}) AS c USING (exchange, symbol)"
+    f" LEFT JOIN ({_EDGES}) AS e USING (exchange, symbol)"
 )
 
 

@@ -1,5 +1,6 @@
 """`k2 alerts`: what is watched, the files for Prometheus and Alertmanager, and the proof that each alert fires."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -123,12 +124,15 @@ def prove(
 
     if strangers := [name for name in names if name not in ALERTS]:
         raise click.UsageError(f"no alert is called {', '.join(strangers)}; there are: {', '.join(ALERTS)}")
+    usual = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up, as Ctrl-C does
     try:
         with Lab(config, note, parent, keep) as lab:
             proofs = proving.prove(lab, names, note)
     except (WatchError, LabError, DrillError) as error:
         note(f"k2 alerts prove: {error}")
         sys.exit(2)
+    finally:
+        signal.signal(signal.SIGTERM, usual)
     found = proving.report_of(proofs)
     if out is not None:
         proving.write(found, out)

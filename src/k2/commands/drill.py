@@ -29,7 +29,7 @@ PEERS = ("prometheus", "alertmanager")
 @click.option(
     "--alerts/--no-alerts",
     default=None,
-    help="Watch alerts by Prometheus and Alertmanager, times divided (default: if both are installed).",
+    help="Have Prometheus and Alertmanager watch, times divided, in the first round (default: if both are here).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the JSON object here.")

@@ -77,10 +77,11 @@ class _Reader:
     def __init__(self, fd: int, meta: Meta) -> None:
         self._fd = fd
         self.meta = meta
+        self._size = os.fstat(fd).st_size
 
     def page(self, number: int) -> tuple[int, bytes]:
         size = self.meta.page_size
-        data = os.pread(self._fd, size, number * size)
+        data = os.pread(self._fd, size, number * size) if number * size < self._size else b""
         if len(data) < size:
             raise Damaged(f"it ends before page {number} of {self.meta.last_page}")
         found, _, flags, lower, upper = _page.unpack_from(data)
@@ -107,7 +108,7 @@ class _Reader:
         if start + 8 > len(data):
             raise Damaged("a node is larger than its page")
         (number,) = _u64.unpack_from(data, start)
-        if number > self.meta.last_page + (1 << 32):
+        if number * self.meta.page_size + size > self._size:  # before anything is read, or room made for it
             raise Damaged(f"a node's data is said to lie on page {number}")
         return flags, key, self.big(number, size)
 

@@ -6,7 +6,6 @@ it is proven, and compared with the trades that the cold tier has. The old folde
 
 import asyncio
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from k2.log import Log
 from k2.ops.contrast import COLUMNS, Contrast, contrast
 from k2.ops.derivation import Derivation, Derived
 from k2.ops.platform import LOADER, STORE
+from k2.ops.ports import free_port
 from k2.ops.report import Check, at_least, equal, report
 from k2.ops.supervise import Service, Supervisor
 from k2.ops.verify import Result, verify
@@ -120,7 +120,7 @@ def _new_folder(config: Config, into: Path) -> Iterator[Config]:
     target = msgspec.structs.replace(
         config,
         data=str(into),
-        store=msgspec.structs.replace(config.store, port=_free_port(config.store.host)),
+        store=msgspec.structs.replace(config.store, port=free_port(config.store.host)),
         metrics=msgspec.structs.replace(config.metrics, port=0),
     )
     with only_one(target.run_dir, "rederive"):
@@ -135,13 +135,6 @@ def _unfinished(notes: Path) -> bool:
         return bool(msgspec.json.decode(notes.read_bytes())["state"] == UNFINISHED)
     except (OSError, msgspec.DecodeError, KeyError, TypeError):
         return False
-
-
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _derive(

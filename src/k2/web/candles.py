@@ -1,4 +1,4 @@
-"""Pages of candles as JSON, quickly: the stored windows are remembered, the live tail is asked for each time.
+"""Pages of candles, quickly: the stored windows are remembered, the live tail is asked for each time.
 
 Planning a question over the views takes longer than all the rest. Here the tail is followed (`k2.ask.tail`); the stored
 windows are read once for each commit of the loader (every `loader.flush_s`), already as lines of JSON; and the few
@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from k2.ask import Query
-from k2.ask.candles import SECONDS, Candles
+from k2.ask.candles import COLUMNS, SECONDS, Candles
 from k2.ask.merge import Part, Stored, Window, merged, read_stored, stored, windows
 from k2.ask.tail import LiveTail
 from k2.ask.times import SECOND, format_time, parse_time
@@ -29,19 +29,43 @@ from k2.web.negotiate import JSON
 from k2.web.store import StoreReader
 
 MOST = 10_000  # windows of a page; larger ones are streamed
+QUICK = {"json": MOST, "ndjson": MOST, "csv": 1_500}  # windows of a page by format: to write CSV takes its time here
 _REMEMBERED = 200_000  # windows in all ...
 _PAGES = 512  # ... and pages
 _FOR_S = 30.0
 LOOK_S = 0.02  # an answer may know the tail of so long ago
+_NAME = re.compile(rb'(?<=[{,])"[a-z_]+":')
+_NUMBER = re.compile(rb'"(-?\d+(?:\.\d+)?)"')
 _KEY = re.compile(rb'\{"exchange":("(?:[^"\\]|\\.)*"),"symbol":("(?:[^"\\]|\\.)*"),"window_start":"([^"]*)"')
 
 
 class Page(NamedTuple):
-    """An answer as JSON, and the question as it was put to what is stored."""
+    """An answer: its rows as lines of JSON, the cursor of the next page (None: there is none), the whole as JSON, and
+    the question as it was put to what is stored."""
 
+    lines: Sequence[bytes]
+    next: str | None
     body: bytes
     digest: str  # of the body
     query: Query
+
+    def form(self, name: str) -> bytes:
+        """The page in a format of `QUICK`."""
+        if name == "json":
+            return self.body
+        text = b"\n".join([*self.lines, b""])
+        return _csv(text) if name == "csv" else text
+
+
+def quick(form: str, limit: int) -> bool:
+    """Whether a page of this size is served from here in this format."""
+    return 0 < limit <= QUICK.get(form, 0)
+
+
+def _csv(lines: bytes) -> bytes:
+    """Lines of JSON as ClickHouse writes CSV: texts in quotes, numbers without. No text here has a quote in it."""
+    values = _NUMBER.sub(rb"\1", _NAME.sub(b"", lines)).replace(b"{", b"").replace(b"}", b"")
+    return b",".join(b'"%b"' % name.encode() for name in COLUMNS) + b"\n" + values
 
 
 class _Remembered:
@@ -153,7 +177,7 @@ def _answer(remembered: _Remembered, fresh: dict[Window, bytes], question: Candl
         start, exchange, symbol = keys[-1]
         following = query.cursor((format_time(start * SECOND, 0), exchange, symbol))
     body = b'{"data":[' + b",\n".join(lines) + b'],"next":' + msgspec.json.encode(following) + b"}\n"
-    return Page(body, hashlib.blake2b(body, digest_size=12).hexdigest(), query)
+    return Page(lines, following, body, hashlib.blake2b(body, digest_size=12).hexdigest(), query)
 
 
 def _page(

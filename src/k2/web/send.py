@@ -90,8 +90,7 @@ async def _table(table: Table, way: Way, parts: Parts) -> web.StreamResponse:
     if way.request.method == "HEAD":
         return await outgoing.head()
     if table.next is not None and form is not JSON and (cursor := await _probe(table, parts)):
-        link = way.request.rel_url.without_query_params("key").update_query(cursor=cursor)
-        headers["Link"] = f'<{link}>; rel="next"'
+        headers["Link"] = next_link(way.request, cursor)
     settings = {**form.settings, **table.settings}
     chunks = parts.store.stream(table.sql, form.engine, table.params, settings, table.reader)
     lines = form.name == "ndjson"
@@ -247,6 +246,11 @@ class Outgoing:
             if self._way.request.transport is not None:
                 self._way.request.transport.abort()
             raise ConnectionResetError(f"the client took nothing for {_STALLED:g} s") from None
+
+
+def next_link(request: web.Request, cursor: str) -> str:
+    """The header `Link` that names the page after this one."""
+    return f'<{request.rel_url.without_query_params("key").update_query(cursor=cursor)}>; rel="next"'
 
 
 def matches(header: str, digest: str) -> bool:

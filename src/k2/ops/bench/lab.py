@@ -5,7 +5,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import psutil
 
 from k2.config import Config, settings, variable
 from k2.metrics import read_status
+from k2.ops import ports
 from k2.ops.bench.samples import Memory, cpu_seconds, memory
 from k2.ops.report import filesystem
 
@@ -28,16 +28,11 @@ READY_WITHIN = 30.0
 STOP_WITHIN = 8.0
 IN_MEMORY = ("tmpfs", "ramfs")
 
+free_port = ports.free_port
+
 
 class LabError(Exception):
     """The bench could not measure; the text says which part failed and where its words are."""
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(config: Config) -> dict[str, str]:

@@ -23,7 +23,12 @@ BEFORE = (
 )
 BEFORE_ALL_MB, BEFORE_CPU = "4,900", "32"
 PICTURES = ("burnin-memory.svg", "burnin-cpu.svg", "burnin-lag.svg", "burnin-latency.svg", "burnin-disk.svg")
-TITLES = {"memory_mb": "own memory, MB", "files": "open files", "threads": "threads"}
+TITLES = {
+    "memory_mb": "own memory, MB",
+    "resident_mb": "resident memory, MB",
+    "files": "open files",
+    "threads": "threads",
+}
 
 Found = Mapping[str, Any]
 
@@ -172,8 +177,12 @@ def _growth(found: Found) -> str:
         f"interval: least squares through the means of {BLOCKS} stretches of time, the error from the long-run "
         "variance by equally weighted cosines, since samples next to each other are alike and the usual interval would "
         "be far too narrow. It `grows` when the interval lies above 0 and the growth would be "
-        + ", ".join(f"{bounds[kind]:g} {title.replace(', MB', ' in MB')}" for kind, title in TITLES.items())
-        + f" or more in a day. Under {TO_JUDGE_H * 60:g} steady minutes nothing is judged: it would be the warm-up.\n\n"
+        + ", ".join(
+            f"{bounds[kind]:g} {title.replace(', MB', ' in MB')}" for kind, title in TITLES.items() if kind in bounds
+        )
+        + f" or more in a day. Under {TO_JUDGE_H * 60:g} steady minutes nothing is judged: it would be the warm-up. "
+        "Resident memory is shown and not judged: mapped pages of the log are part of it, which the kernel takes back "
+        "when it wants to; what it comes to is held to the budget.\n\n"
         + _table(("process", "of", "in 24 h", "interval", "hours", "verdict"), rows)
     )
 

@@ -201,9 +201,10 @@ def _worst(run: Run, services: Sequence[str]) -> float | None:
 
 
 def growth(run: Run) -> list[Plain]:
-    """The slope of every standing service's own memory, open files and threads after its warm-up."""
+    """The slope of every standing service's own and resident memory, open files and threads after its warm-up."""
     kinds: tuple[tuple[str, Callable[[ProcessRow], float]], ...] = (
         ("memory_mb", lambda row: row.own / 1e6),
+        ("resident_mb", lambda row: row.rss / 1e6),
         ("files", lambda row: float(row.files)),
         ("threads", lambda row: float(row.threads)),
     )

@@ -9,7 +9,7 @@ from k2.ops.burnin.sampler import JOB, OUTSIDE
 from k2.ops.burnin.summary import TO_JUDGE_H
 from k2.ops.report import Check, at_least, below, equal
 
-NO_SLOPE, GROWS, TOO_SHORT = "no slope", "grows", "too short to tell"
+NO_SLOPE, GROWS, TOO_SHORT, SHOWN = "no slope", "grows", "too short to tell", "not judged"
 KINDS = {"memory_mb": ("own memory", "MB"), "files": ("open files", "files"), "threads": ("threads", "threads")}
 
 
@@ -76,12 +76,18 @@ def _growth(found: Mapping[str, Any], budget: BudgetConfig) -> list[Check]:
             growth_verdict(one, budget) == NO_SLOPE,
         )
         for one in found["growth"]
-        if growth_verdict(one, budget) != TOO_SHORT
+        if growth_verdict(one, budget) not in (TOO_SHORT, SHOWN)
     ]
 
 
 def growth_verdict(one: Mapping[str, Any], budget: BudgetConfig) -> str:
-    """It grows when its interval lies above 0 and a day of it would be more than the bound."""
+    """It grows when its interval lies above 0 and a day of it would be more than the bound.
+
+    Resident memory is shown only: mapped pages of the log are part of it, which the kernel takes back when it wants to.
+    What it comes to is held to the budget.
+    """
+    if one["of"] not in KINDS:
+        return SHOWN
     if one["per_24h"] is None or one["hours"] < TO_JUDGE_H:
         return TOO_SHORT
     bound = getattr(budget.growth_24h, one["of"])

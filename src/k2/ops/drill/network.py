@@ -199,8 +199,10 @@ class Client:
             took = time.monotonic() - ended
             kind = "its connection was forgotten" if forget else "its connection lived on"
             stage.note(f"the subscriber ({kind}) had everything {took:.1f} s after the end, {subscriber.twice} twice")
-            if took > RECOVERED_WITHIN_S or subscriber.twice or subscriber.error:
-                stage.fault(f"the subscriber: complete after {took:.1f} s, {subscriber.twice} twice {subscriber.error}")
+            if took > RECOVERED_WITHIN_S:
+                stage.fault(f"the subscriber recovered after {took:.1f} s, not within {RECOVERED_WITHIN_S:g} s")
+            if subscriber.twice or subscriber.error:
+                stage.fault(f"the subscriber was given {subscriber.twice} trades twice {subscriber.error}".rstrip())
 
 
 def _tell_silence(stage: Stage, subscriber: Subscriber) -> None:

@@ -39,7 +39,8 @@ Say = Callable[[str], None]
 
 
 class Options(msgspec.Struct, frozen=True):
-    """How drills are run. `rate`: trades a second over all exchanges; `watch`: alerts, in the first round."""
+    """How drills are run. `rate`: trades a second over all exchanges; `watch`: alerts, in the first round of
+    each drill that is to fire some."""
 
     rounds: int = 3
     rate: float = 400.0
@@ -58,13 +59,14 @@ def rehearse(lab: Lab, drill: Drill, options: Options, say: Say) -> Outcome:
     places: dict[str, Count] = {}
     checks: list[str] = []
     trouble = ""
+    watch = options.watch and bool(drill.alerts)
     made = setup(lab, drill.name, options.rate)
     try:
         with made.cleanup:
             if drill.prepare is not None:
                 drill.prepare(made)
             platform = Rehearsal(lab, made)
-            with platform, _eyes(platform) as (flow, signals), _alerts(platform, options) as alerts:
+            with platform, _eyes(platform) as (flow, signals), _alerts(platform, watch) as alerts:
                 for number in range(1, options.rounds + 1):
                     told = alerts if number == 1 else None
                     stage = Stage(drill, platform, flow, signals, say, number, told, options.runbooks)
@@ -74,7 +76,7 @@ def rehearse(lab: Lab, drill: Drill, options: Options, say: Say) -> Outcome:
     except (DrillError, LabError, StoreError, CannotVerifyError) as error:
         trouble = str(error)
         say(f"broken off: {trouble}")
-    return judge(drill, rounds, places, checks, trouble, time.monotonic() - began, watched=options.watch)
+    return judge(drill, rounds, places, checks, trouble, time.monotonic() - began, watched=watch)
 
 
 @contextmanager
@@ -98,8 +100,8 @@ def _eyes(platform: Rehearsal) -> Iterator[tuple[Flow, Signals]]:
 
 
 @contextmanager
-def _alerts(platform: Rehearsal, options: Options) -> Iterator[Alerts | None]:
-    if not options.watch:
+def _alerts(platform: Rehearsal, watch: bool) -> Iterator[Alerts | None]:
+    if not watch:
         yield None
         return
     with watching(platform.config, platform.setup.folder / "watch") as alerts:

@@ -215,11 +215,11 @@ DATA = (
     Alert(
         "StoreInsertFailure",
         "max(k2_insert_failing_seconds) > <15s in s>"
-        ' or sum(increase(k2_insert_failures_total{reason!="unavailable"}[<5m>])) > 0',
+        ' or sum(increase(k2_insert_failures_total{reason!="unavailable"}[<5m>])) >= 3',
         "0s", "critical", "data", "service",
         "The store does not take what the loader writes",
-        "Writing to the store has failed for 15 seconds, or was refused. run/loader.log has the store's words: a full "
-        "disk, a store that is down, a wrong password. The log keeps everything; the loader goes on by itself.",
+        "Writing to the store has failed for 15 seconds, or was refused three times. run/loader.log has the store's "
+        "words: a full disk, a store that is down, a wrong password. The log keeps everything.",
         ("store-down",),
     ),
     Alert(

@@ -17,12 +17,14 @@ from typing import Any
 
 import psutil
 
+from k2.config import EXCHANGES
 from k2.ops.drill import DrillError
 from k2.ops.drill.rehearsal import Rehearsal
 from k2.store import Store
 from k2.wire import open_store
 
 LOST_FRAMES = {"probability": 0.2}
+COMMAND_WITHIN_S = 180.0
 FILL_MB_PER_S = 40
 AWAY = "cold.away"
 
@@ -159,13 +161,14 @@ def _cold_file_gone(platform: Rehearsal) -> Iterator[None]:
     k2(platform, "archive")
     file = max(_files(platform.config.cold_dir / "warehouse"), key=lambda one: one.stat().st_size)
     hidden = file.with_suffix(".hidden")
+    exchange = next(name for name in EXCHANGES if name in str(file.relative_to(platform.config.cold_dir)))
     file.rename(hidden)
     try:
-        k2(platform, "archive", "audit")
+        k2(platform, "archive", "audit", "--exchange", exchange)
         yield
     finally:
         hidden.rename(file)
-        k2(platform, "archive", "audit")
+        k2(platform, "archive", "audit", "--exchange", exchange)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -185,12 +188,12 @@ def _trades_gone(platform: Rehearsal) -> Iterator[None]:
         store.execute(f"CREATE TABLE k2.put_aside ENGINE = Memory AS SELECT * FROM k2.silver_base WHERE {some}")
         _delete(store, f"{some} AND trade_id IN (SELECT trade_id FROM k2.put_aside)")
         try:
-            k2(platform, "verify")
+            k2(platform, "verify", "--exchange", "coinbase", "--symbol", "DOGE-USD")
             yield
         finally:
             store.execute("INSERT INTO k2.silver_base SELECT * FROM k2.put_aside")
             store.execute("DROP TABLE k2.put_aside")
-            k2(platform, "verify")
+            k2(platform, "verify", "--exchange", "coinbase", "--symbol", "DOGE-USD")
     finally:
         store.close()
 
@@ -229,10 +232,13 @@ def _all_dead(platform: Rehearsal) -> Iterator[None]:
 
 def k2(platform: Rehearsal, *arguments: str) -> int:
     """Run a command on the platform's data folder; its exit code."""
-    return subprocess.run(
-        [sys.executable, "-m", "k2", *arguments], env=platform.environ, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=180,
-    ).returncode  # fmt: skip
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "k2", *arguments], env=platform.environ, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=COMMAND_WITHIN_S,
+        ).returncode  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise DrillError(f"`k2 {' '.join(arguments)}` took longer than {COMMAND_WITHIN_S:.0f} s") from None
 
 
 CAUSES = (

@@ -185,6 +185,8 @@ class Watch:
 
     def _run(self, stack: ExitStack, name: str, command: list[str], ready: str) -> None:
         log = self._folder / f"{name}.log"
+        if setpriv := shutil.which("setpriv"):  # it ends with us, also if we are killed
+            command = [setpriv, "--pdeathsig", "KILL", *command]
         with log.open("ab") as sink:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True, cwd=self._folder,

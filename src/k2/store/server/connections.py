@@ -97,8 +97,12 @@ class Connections:
         """A connection without limits, for the server's own errands."""
         return self._engine.connect(database=database)
 
+    def bounded(self, database: str) -> Connection:
+        """A connection that may write, with the limits of a statement, for what a request brings along."""
+        return self._engine.connect(self._limits, database)
+
     def lock(self, connection: Connection, ask: Ask) -> None:
-        """Give a bare connection the limits and the mode that the request's account has."""
+        """Give such a connection the limits and the mode that the request's account has."""
         mode = _mode(ask)
         connection.set(self._all(mode, _settings(ask, mode)))
 

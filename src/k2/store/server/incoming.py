@@ -55,14 +55,14 @@ async def _with_body(ask: Ask, text: bytes, rest: AsyncIterator[bytes]) -> Incom
     head: Statement | None = None
     async for piece in rest:
         text += piece
-        head = await _head(text)
+        head = await _head(text[:MAX_STATEMENT])
         if head is not None or len(text) > MAX_STATEMENT:
             break
+    if head is None and len(text) > MAX_STATEMENT:  # not parsed: that would take the longer, the larger it is
+        raise refusal(229, "QUERY_IS_TOO_LARGE", f"The statement is longer than {MAX_STATEMENT} bytes")
     statement = head or await _parse(text)
     if statement.kind.startswith("insert"):
         return Incoming(ask, statement, text[statement.data :], rest)
-    if len(text) > MAX_STATEMENT:
-        raise refusal(229, "QUERY_IS_TOO_LARGE", f"The statement is longer than {MAX_STATEMENT} bytes")
     return Incoming(ask, statement)
 
 
@@ -82,7 +82,8 @@ async def _head(text: bytes) -> Statement | None:
         statement = await _parse(text)
     except StatementError:
         return None
-    return statement if statement.kind.startswith("insert") and statement.format else None
+    whole = statement.data < MAX_STATEMENT  # else what is cut off there may belong to it
+    return statement if statement.kind.startswith("insert") and statement.format and whole else None
 
 
 async def _parse(text: bytes) -> Statement:

@@ -99,7 +99,7 @@ class Work:
             self._connections.release(lease)
 
     def _with_tables(self, ask: Ask, sql: bytes, form: str, externals: Sequence[External]) -> Answer:
-        connection: Connection = self._connections.bare(ask.database)
+        connection: Connection = self._connections.bounded(ask.database)
         try:
             for external in externals:
                 external.load(connection)

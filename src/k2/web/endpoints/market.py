@@ -20,13 +20,14 @@ from k2.store import StoreError, as_of
 from k2.tier import TierError, heads
 from k2.web import negotiate
 from k2.web.answer import Answer, NextCursor, Plain, Raw, Table
-from k2.web.candles import MOST, book
+from k2.web.candles import book, quick
 from k2.web.parts import Parts
 from k2.web.problems import Problem
 from k2.web.route import Call, Nothing, Route
-from k2.web.send import matches
+from k2.web.send import matches, next_link
 from k2.web.validators import closed, validator
 
+_DAY_MS = 86_400_000
 _Decimal = Annotated[str, Meta(description="A decimal number, exact.", examples=["64250.11"])]
 _Time = Annotated[str, Meta(description="RFC 3339, UTC.", examples=["2026-01-02T03:04:05.123456789Z"])]
 _Minute = Annotated[str, Meta(description="RFC 3339, UTC.", examples=["2026-01-02T03:04:00Z"])]
@@ -53,7 +54,9 @@ class SymbolRow(msgspec.Struct):
     first_trade_id: int
     last_trade_ts: _Time
     last_trade_id: int
-    last_price: Annotated[str | None, Meta(description="Price of the last trade, a decimal number, exact.")]
+    last_price: Annotated[
+        str | None, Meta(description="Price of the last trade, exact; null once it has left the hot store.")
+    ]
     trade_count: int
 
 
@@ -153,18 +156,21 @@ async def _trades(call: Call[Trades]) -> Table:
 
 
 async def _candles(call: Call[Candles]) -> Answer:
-    question = call.params
-    if question.as_of or not 0 < question.limit <= MOST or not _json(call):
+    question, form = call.params, _format(call)
+    if question.as_of or not quick(form.name, question.limit):
         return await _of_time(call, question, question.as_of)
     now = time.time_ns()
     _query(call, question, now)
     page = await book(call.parts.store).page(question, now)
-    if not closed(page.query, now):
-        return Plain(msgspec.Raw(page.body))
-    headers = {"ETag": f'W/"{page.digest}"', "Cache-Control": "private, no-cache"}
-    if matches(call.request.headers.get("If-None-Match", ""), page.digest):
-        return Raw(web.Response(status=304, headers=headers))
-    return Plain(msgspec.Raw(page.body), headers)
+    headers = {"Content-Type": form.media}
+    if page.next and form is not negotiate.JSON:
+        headers["Link"] = next_link(call.request, page.next)
+    if closed(page.query, now):
+        digest = page.digest if form is negotiate.JSON else f"{page.digest}-{form.name}"
+        headers |= {"ETag": f'W/"{digest}"', "Cache-Control": "private, no-cache"}
+        if matches(call.request.headers.get("If-None-Match", ""), digest):
+            return Raw(web.Response(status=304, headers=headers))
+    return Plain(msgspec.Raw(page.form(form.name)), headers)
 
 
 async def _gaps(call: Call[Gaps]) -> Table:
@@ -183,6 +189,8 @@ async def _of_time(call: Call[Any], question: Trades | Candles, moment: str) -> 
     """A question that may be about the past, and whose answer may never change any more."""
     now = time.time_ns()
     as_of_ms = await _moment(call.parts, moment, now) if moment and not question.cursor else None
+    if as_of_ms is not None and isinstance(question, Candles):
+        _require_closed(question, now, as_of_ms)
     query = _query(call, question, now, as_of_ms)
     if AS_OF in query.settings:
         return _table(query, f"{query.settings[AS_OF]} {query.sql} {query.params}")
@@ -192,6 +200,23 @@ async def _of_time(call: Call[Any], question: Trades | Candles, moment: str) -> 
     if known.settled and isinstance(question, Candles):
         query = question.settled(now)
     return _table(query, known.etag)
+
+
+def _require_closed(question: Candles, now_ns: int, as_of_ms: int) -> None:
+    """The cold tier has candles of closed days alone: the day of the moment itself was not. Raises Problem."""
+    try:
+        low, _ = question.scope(now_ns)
+    except AskError as error:
+        raise refused(error) from None
+    if low is not None and low * 1000 >= as_of_ms // _DAY_MS * _DAY_MS:
+        raise Problem(
+            400,
+            "Invalid parameter",
+            "as_of: the range lies in a day that was not over then, and the cold tier has candles of closed days",
+            "leave as_of out, ask for an earlier range, or ask /v1/trades with the same as_of",
+            "invalid-parameter",
+            parameter="as_of",
+        )
 
 
 def _asked(call: Call[Any], question: Question) -> Table:
@@ -218,9 +243,12 @@ def refused(error: AskError) -> Problem:
     return Problem(400, "Invalid parameter", detail, error.remedy, "invalid-parameter", parameter=error.parameter)
 
 
+def _format(call: Call[Any]) -> negotiate.Format:
+    return negotiate.choose(call.request.headers.get("Accept", ""), call.request.query.get("format"))
+
+
 def _json(call: Call[Any]) -> bool:
-    accept, asked = call.request.headers.get("Accept", ""), call.request.query.get("format")
-    return negotiate.choose(accept, asked) is negotiate.JSON
+    return _format(call) is negotiate.JSON
 
 
 def _table(query: Query, etag: str = "") -> Table:
@@ -281,7 +309,7 @@ ROUTES = (
         CandleRow,
         "Candles",
         "Whole windows that begin in the range, by (window_start, exchange, symbol). The newest one is under way. With"
-        " `as_of`, those of closed days.",
+        " `as_of`, only those of days that were over, and sealed, at that time; a range without any is refused.",
     ),
     _route("/v1/gaps", _gaps, Gaps, GapRow, "The gap ledger", Gaps.__doc__ or ""),
     _route(

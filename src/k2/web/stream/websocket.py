@@ -61,7 +61,7 @@ async def serve(hub: Hub, request: web.Request, encoding: Encoding, asked: Subsc
     response = web.WebSocketResponse(compress=False, max_msg_size=_MOST_HEARD, timeout=_END_WITHIN)
     try:
         await response.prepare(request)
-    except UnicodeError:  # aiohttp quotes the headers, which may hold bytes that are no text
+    except ValueError:  # aiohttp quotes and decodes the headers, which may hold bytes that are no text
         remedy = "connect with a WebSocket client"
         raise Problem(400, "Handshake not understood", "a header of the handshake is no text", remedy) from None
     assert request.transport is not None
