@@ -93,7 +93,7 @@ class Pair(Environment):
         except lmdb.Error as error:
             raise explain(error, self.folder, "read") from error
         finally:
-            self.release(0)
+            self.release(READ_TOUCHES)
         size = last.total - first.before if last.length else last.before - first.before
         return StreamInfo(self.streams[which], first.offset, last.end, size, last.append_ts)
 
