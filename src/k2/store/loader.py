@@ -41,6 +41,7 @@ REPLACE_INSERTS = 1_000  # ... or so many inserts ...
 REPLACE_ROWS = 500_000  # ... or so many trades
 FLUSH_SHARE = 0.15  # of the time that flushing should take at most ...
 FLUSH_AT_LEAST_S = 4.0  # ... but so often it happens anyway
+LONGEST_WAIT = 1.0  # s between two tries while the store is away: so long may its return go unnoticed
 
 
 class Loader:
@@ -269,7 +270,7 @@ class Loader:
                 failures += 1
                 self._note_failure(error)
                 logger.warning("loading stopped, trying again: %s", error, extra={"failures": failures})
-                wait(min(0.1 * 2 ** min(failures, 6), 5.0))
+                wait(min(0.1 * 2 ** min(failures, 6), LONGEST_WAIT))
 
     def _follow(self, stop: threading.Event) -> None:
         interval = self._config.interval_ms / 1000
