@@ -47,7 +47,7 @@ def search(name: str, seconds: int) -> Path | None:
     if dictionary.exists():
         command.insert(-1, f"-dict={dictionary}")
     with (folder / "log").open("wb") as log:
-        code = subprocess.run(command, stdout=log, stderr=log, timeout=seconds + 120, check=False).returncode
+        code = subprocess.run(command, stdout=log, stderr=log, timeout=seconds + 400, check=False).returncode
     found = next(iter(sorted(folder.glob("found-*"))), None)
     if code and found is None:
         raise SystemExit(f"{name}: ended with status {code} and left no input: see {folder}/log")
