@@ -184,8 +184,14 @@ def _trades_gone(platform: Rehearsal) -> Iterator[None]:
     """Half of a symbol's trades are deleted from the store behind everybody's back; `k2 verify` is run before and after
     they are put back. Its own repetitions make this the slowest cause."""
     store = open_store(platform.config)
-    some = "exchange = 'coinbase' AND symbol = 'DOGE-USD' AND trade_id % 2 = 0"
+    # Of minutes that are over: the loader computes the candle of the present one anew while they are away.
+    some = (
+        "exchange = 'coinbase' AND symbol = 'DOGE-USD' AND trade_id % 2 = 0"
+        " AND exchange_ts < toStartOfMinute(now()) - INTERVAL 1 MINUTE"
+    )
     try:
+        there = f"SELECT count() FROM k2.silver_base WHERE {some}"
+        platform.wait("trades of minutes that are over", lambda: int(store.rows(there)[0][0]) > 10, 240.0, every=1.0)
         store.execute(f"CREATE TABLE k2.put_aside ENGINE = Memory AS SELECT * FROM k2.silver_base WHERE {some}")
         _delete(store, f"{some} AND trade_id IN (SELECT trade_id FROM k2.put_aside)")
         try:
