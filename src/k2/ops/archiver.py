@@ -28,7 +28,7 @@ from k2.wire import read_heads
 logger = logging.getLogger("k2.archiver")
 
 FIRST_AFTER_S = 60.0  # the platform starts first
-RETRY_FIRST_S = 5.0
+RETRY_FIRST_S, RETRY_CAP_S = 5.0, 60.0  # storage that is back is used within a minute
 LEAVE_WITHIN_S = 3.0
 LOOK_EVERY_S = 30.0
 OFFLOAD, MAINTENANCE = "offload", "maintenance"
@@ -61,7 +61,7 @@ class Resident:
             ARCHIVE_FAILURES.labels(job).set(0)
             for outcome in ("ok", "error"):
                 ARCHIVE_RUNS.labels(job, outcome)
-        self._backoff = {job: Backoff(RETRY_FIRST_S, max(config.tier.every_s, RETRY_FIRST_S)) for job in COMMANDS}
+        self._backoff = {job: Backoff(RETRY_FIRST_S, RETRY_CAP_S) for job in COMMANDS}
 
     def run(self) -> None:
         """Returns when told to stop; what fails is logged, counted and tried again."""

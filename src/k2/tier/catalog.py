@@ -1,5 +1,6 @@
 """Opening the catalog, and making the cold tables where they are missing. All of it raises TierError."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,9 @@ from k2.tier.heads import CATALOG_FILE
 from k2.tier.memory import reuse
 from k2.tier.names import CATALOG, NAMESPACE
 from k2.tier.schema import RETRIES, ColdTable
+
+
+logging.getLogger("pyiceberg.io").setLevel(logging.WARNING)  # it tells of every file system that it opens
 
 
 def open_catalog(folder: Path, properties: Mapping[str, str] | None = None) -> Catalog:
