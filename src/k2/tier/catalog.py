@@ -28,7 +28,6 @@ from k2.tier.memory import reuse
 from k2.tier.names import CATALOG, NAMESPACE
 from k2.tier.schema import RETRIES, ColdTable
 
-
 logging.getLogger("pyiceberg.io").setLevel(logging.WARNING)  # it tells of every file system that it opens
 
 
