@@ -8,6 +8,7 @@ import time
 import msgspec
 import pytest
 from click.testing import CliRunner
+from tests.patience import PATIENCE_S
 
 from k2.commands import bench as command
 from k2.config import Config
@@ -88,14 +89,14 @@ def test_all_goes_on_after_a_bench_that_could_not_measure(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_bench_and_leaves_nothing(tmp_path, number):
-    arguments = [sys.executable, "-m", "k2", "bench", "log", "--seconds", "30", "--dir", str(tmp_path)]
+    arguments = [sys.executable, "-m", "k2", "bench", "log", "--seconds", "60", "--dir", str(tmp_path)]
     bench = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not list(tmp_path.glob("k2-bench-*/log-1")):
         assert time.monotonic() < deadline, "the bench did not begin"
         time.sleep(0.02)
     bench.send_signal(number)
-    stdout, _ = bench.communicate(timeout=30)
+    stdout, _ = bench.communicate(timeout=PATIENCE_S)
     assert bench.returncode not in (0, None)
     assert stdout == b""
     assert not list(tmp_path.iterdir())

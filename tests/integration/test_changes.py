@@ -103,7 +103,7 @@ def memory_disk(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_a_store_without_room_says_so_and_catches_up(run_platform: Callable[..., Any], memory_disk: Path) -> None:
+def test_a_store_without_room_says_so_and_catches_up(memory_disk: Path, run_platform: Callable[..., Any]) -> None:
     """The store leaves `keep_free_mb` free; a large file takes that much away, then goes."""
     room = 64
     keep = (shutil.disk_usage(memory_disk).free >> 20) - room

@@ -16,6 +16,7 @@ PAGE = """\
 k2_a_total{b="x, y",a="says \\"hi\\" \\\\ "} 3.0
 
 k2_plain 1e+05
+k2_unknown NaN
 k2_edge_bucket{le="+Inf"} +Inf
 """
 
@@ -25,10 +26,10 @@ def test_a_page_is_read_as_the_reference_parser_reads_it() -> None:
     for page in (PAGE, generate_latest().decode()):
         families = text_string_to_metric_families(page)
         samples = [sample for family in families for sample in family.samples]
-        wanted = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
-        assert metrics.parse(page) == wanted
-        assert metrics.parse(page) == wanted, "a second time, from memory"
-        assert len(wanted) >= 3
+        wanted = {(sample.name, tuple(sorted(sample.labels.items()))): str(sample.value) for sample in samples}
+        for _ in ("read", "from memory"):
+            assert {series: str(value) for series, value in metrics.parse(page).items()} == wanted
+        assert len(wanted) >= 4
 
 
 def test_what_is_no_page_is_refused() -> None:
@@ -45,8 +46,11 @@ def test_a_look_tells_rates_and_quantiles_since_the_one_before(tmp_path: Path) -
     metrics.LAST_TRADE.labels("vitals", "ETH-USDT").set(20)
     stage = metrics.STAGE.labels("vitals_stage", "vitals")
     stage.observe(5.0)
+    metrics.LAG.labels("vitals", "unreadable").set(float("nan"))
+    metrics.LAG.labels("vitals", "readable").set(3)
     observer = Observer(config.run_dir)
     first = observer.look()
+    assert first.lags["vitals"] == {"readable": 3}
     metrics.TRADES.labels("vitals", "live").inc(100)
     for _ in range(10):
         stage.observe(0.0005)

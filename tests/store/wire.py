@@ -4,6 +4,8 @@ import http.client
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from tests.patience import PATIENCE_S
+
 
 class Reply(NamedTuple):
     """Status, headers in lower case, body."""
@@ -24,7 +26,7 @@ def ask(
     method: str = "",
     path: str = "/",
     headers: dict[str, str] | None = None,
-    timeout: float = 30,
+    timeout: float = PATIENCE_S,
     **params: str,
 ) -> Reply:
     """One request on a connection of its own."""

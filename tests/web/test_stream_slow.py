@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import json
+import time
 import tracemalloc
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -23,12 +24,21 @@ QUICK = Limits(
 )  # fmt: skip
 
 
+class Clock:
+    """Turned by hand: seconds. Who is slow must not depend on how busy this machine is."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Market:
     """A memory log and its hub."""
 
-    def __init__(self, limits: Limits = QUICK) -> None:
+    def __init__(self, limits: Limits = QUICK, clock: Callable[[], float] = time.monotonic) -> None:
         self.log = MemoryLog()
-        self.hub = Hub(self.log, limits)
+        self.hub = Hub(self.log, limits, clock=clock)
         self.made = 0
 
     def trade(self, number: int, symbol: str = "BTC-USDT", exchange: str = "binance") -> None:
@@ -52,8 +62,10 @@ def play(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 def test_disconnect_is_told_with_positions_that_resume_exactly() -> None:
+    clock = Clock()
+
     async def scenario() -> None:
-        async with Market() as market:
+        async with Market(clock=clock) as market:
             slow, quick = Client(market.hub, takes=0), Client(market.hub)
             await slow.subscribe()
             await quick.subscribe()
@@ -63,6 +75,7 @@ def test_disconnect_is_told_with_positions_that_resume_exactly() -> None:
             await until(lambda: len(ids(quick.messages)) == 1000)
             assert slow.ended is None
             assert slow.most_unsent < QUICK.buffer_bytes + 8_000
+            clock.now += 2 * QUICK.behind_s
             await until(lambda: slow.ended is not None)
             assert slow.ended is not None
             assert slow.ended[0] == 1008
@@ -93,8 +106,10 @@ def test_who_catches_up_in_time_misses_nothing() -> None:
 
 
 def test_conflate_goes_on_with_the_newest_of_each_symbol_and_counts_the_rest() -> None:
+    clock = Clock()
+
     async def scenario() -> None:
-        async with Market() as market:
+        async with Market(clock=clock) as market:
             client = Client(market.hub, takes=0)
             await client.subscribe(slow="conflate", symbols=("binance:*",))
             for _ in range(100):
@@ -102,7 +117,10 @@ def test_conflate_goes_on_with_the_newest_of_each_symbol_and_counts_the_rest() -
                 market.trade(10, "ETH-USDT")
                 market.trade(10, "ETH-USD", "kraken")
                 await asyncio.sleep(0.001)
-            await asyncio.sleep(0.6)  # longer than a disconnecting client would be kept
+            await until(lambda: market.hub.recents[BINANCE].end == 2000)
+            await until(client.connection.full)
+            clock.now += 2 * QUICK.behind_s  # longer than a disconnecting client would be kept
+            await asyncio.sleep(0.05)
             assert client.ended is None
             client.take(1 << 30)
             await until(lambda: positions(client.messages)[BINANCE] == 2000)
@@ -132,14 +150,17 @@ def test_who_takes_nothing_at_all_is_cut_off_whatever_it_asked_for() -> None:
 
 
 def test_a_slow_reader_of_history_is_not_hurried() -> None:
+    clock = Clock()
+
     async def scenario() -> None:
-        async with Market(QUICK._replace(stall_s=0.5)) as market:
+        async with Market(QUICK._replace(stall_s=0.5), clock) as market:
             market.trade(3000)
             reader = Client(market.hub, takes=0)
             await reader.subscribe(start="earliest")
             for _ in range(60):  # 1.2 s: longer than a live one may be behind
                 reader.take(2_000)
-                await asyncio.sleep(0.02)
+                clock.now += 0.02
+                await asyncio.sleep(0.005)
             assert reader.ended is None
             reader.take(1 << 30)
             await until(lambda: len(ids(reader.messages)) == 3000)

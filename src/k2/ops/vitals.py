@@ -1,5 +1,6 @@
 """What a running platform says of itself: every process's metrics and resources, gathered into one picture."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -132,7 +133,7 @@ class Observer:
                 continue
             page = _scrape(int(word["metrics_port"]))
             for (name, labels), value in page.items():
-                if name.startswith("k2_"):
+                if name.startswith("k2_") and not math.isnan(value):  # what could not be measured just now
                     samples.setdefault(name, {})[labels] = value
             with suppress(psutil.NoSuchProcess), process.oneshot():
                 up, cpu, memory = now - float(word["started"]), process.cpu_percent(), process.memory_info().rss
