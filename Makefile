@@ -48,11 +48,11 @@ live: $(RUN)
 
 test: $(DEV)
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-long: $(DEV)
 	@echo "==> running the long tests: every fault alone, 60 kills at random (about ten minutes)"
-	@$(BIN)/python -m pytest -n 2 -m "slow and not peers" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not peers" $(ARGS)
 
 test-peers: $(DEV)
 	@echo "==> running the tests with real peers"

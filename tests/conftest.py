@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("repeat", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,3 +20,10 @@ def pytest_configure() -> None:
     """An engine in this process keeps files open, and one process runs the tests of many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard), hard))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a minute on a quiet machine may take many on a busy one."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))

@@ -175,7 +175,7 @@ class Platform:
             for symbol in state["symbols"]:
                 self.control("emit", {"exchange": exchange, "symbol": symbol, "count": count})
 
-    def wait(self, what: str, condition: Callable[[], object], within: float) -> None:
+    def wait(self, what: str, condition: Callable[[], object], within: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + within
         while not (seen := condition()):
             if time.monotonic() > deadline:

@@ -48,7 +48,7 @@ def archived(platform: Any) -> int:
 
 def await_offload(platform: Any) -> None:
     before = archived(platform)
-    platform.wait("more trades in cold", lambda: archived(platform) > before, 60)
+    platform.wait("more trades in cold", lambda: archived(platform) > before)
 
 
 def kill_child(platform: Any, rng: random.Random) -> bool:
@@ -152,7 +152,7 @@ def survive(platform: Any, kills: int, seed: int) -> None:
     platform.trade(RATE)
     done = murder(platform, kills, seed)
     await_offload(platform)  # without anybody's help
-    platform.settle(90)
+    platform.settle()
     platform.stop()
     archive_rest(platform)
     trades = trades_equal_truth(platform)

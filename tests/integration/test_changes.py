@@ -29,11 +29,11 @@ def test_symbols_are_added_and_removed_without_a_restart(run_platform: Callable[
     platform.wait_subscribed(want=4)
     platform.emit(3)
     for exchange, symbol in added.items():
-        platform.wait(f"{symbol} of {exchange}", lambda e=exchange, s=symbol: last_trade(platform, e, s) > 0, 15)
+        platform.wait(f"{symbol} of {exchange}", lambda e=exchange, s=symbol: last_trade(platform, e, s) > 0)
 
     removed = {name: listed[0] for name, listed in platform.symbols.items()}
     platform.list_symbols({name: listed[1:] for name, listed in symbols.items()})
-    platform.wait("each first symbol given up", lambda: platform.subscribed() == {3}, 15)
+    platform.wait("each first symbol given up", lambda: platform.subscribed() == {3})
     time.sleep(0.5)
     ends = {name: last_trade(platform, name, symbol) for name, symbol in removed.items()}
     platform.emit(2)
@@ -42,7 +42,6 @@ def test_symbols_are_added_and_removed_without_a_restart(run_platform: Callable[
         platform.wait(
             f"{symbol} of {exchange} goes on",
             lambda e=exchange, s=symbol, last=emitted: last_trade(platform, e, s) == last,
-            15,
         )
     assert {name: last_trade(platform, name, symbol) for name, symbol in removed.items()} == ends
 
@@ -69,11 +68,12 @@ def test_planned_reconnects_lose_nothing(run_platform: Callable[..., Any]) -> No
     assert platform.count(f"SELECT min(n) FROM ({connections})") > 2
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_written_loses_nothing(run_platform: Callable[..., Any]) -> None:
     """To the feed handlers the disk is full: no file of theirs may grow any more, then it may again."""
     platform = run_platform()
     platform.emit(2)
-    platform.wait("the first trades stored", platform.all_stored, 20)
+    platform.wait("the first trades stored", platform.all_stored)
     platform.trade(200)
     time.sleep(1)
     let_write(platform, FEEDS, 1)
@@ -103,6 +103,7 @@ def memory_disk(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.slow
 def test_a_store_without_room_says_so_and_catches_up(memory_disk: Path, run_platform: Callable[..., Any]) -> None:
     """The store leaves `keep_free_mb` free; a large file takes that much away, then goes."""
     room = 64
@@ -113,12 +114,12 @@ def test_a_store_without_room_says_so_and_catches_up(memory_disk: Path, run_plat
     platform.config.store_dir.symlink_to(memory_disk / "store")
     platform.start()
     platform.emit(2)
-    platform.wait("the first trades stored", platform.all_stored, 20)
+    platform.wait("the first trades stored", platform.all_stored)
     platform.trade(200)
     filler = memory_disk / "filler"
     filler.write_bytes(bytes((room + 4) << 20))
     journal = platform.config.run_dir / "loader.log"
-    platform.wait("the loader's word of it", lambda: "not enough space" in journal.read_text(), 15)
+    platform.wait("the loader's word of it", lambda: "not enough space" in journal.read_text())
     filler.unlink()
     platform.settle()
     platform.equals_truth()

@@ -102,7 +102,7 @@ def test_what_rest_does_not_have_is_unavailable_until_it_has_it(run_platform: Ca
     platform.clear("drop")
     platform.emit(1)
     given_up = "SELECT uniqExact(exchange) FROM k2.gaps WHERE state = 'unavailable' AND reason != ''"
-    platform.wait("a gap given up at every venue", lambda: platform.count(given_up) == len(EXCHANGES), 40)
+    platform.wait("a gap given up at every venue", lambda: platform.count(given_up) == len(EXCHANGES))
     platform.clear()
     for name in EXCHANGES:
         platform.kill(f"feed-handler-{name}")

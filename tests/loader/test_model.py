@@ -235,7 +235,7 @@ def _settings(examples: int) -> settings:
     )
 
 
-@_settings(8)
+@_settings(5)
 @given(script=st.lists(steps, min_size=3, max_size=10))
 def test_the_store_equals_the_log_wherever_it_breaks(connect: Callable[[], Any], script: list[tuple[Any, ...]]) -> None:
     store = connect()
