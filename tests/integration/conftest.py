@@ -101,15 +101,13 @@ class Platform:
     def start(self) -> None:
         """Start all processes; returns when each is ready and every venue has its subscriptions."""
 
-        async def begin() -> Supervisor:
-            supervisor = Supervisor(
-                platform.demo(self.config, self._sim), self.config.run_dir, self.environ, self.said.append
-            )
-            supervisor.start()
-            await supervisor.wait_ready()
-            return supervisor
+        async def begin() -> None:
+            services = platform.demo(self.config, self._sim)
+            self.supervisor = Supervisor(services, self.config.run_dir, self.environ, self.said.append)
+            self.supervisor.start()
+            await self.supervisor.wait_ready()
 
-        self.supervisor = self._run(begin())
+        self._run(begin())
         self.wait_subscribed()
 
     def stop(self) -> list[str]:

@@ -1,10 +1,12 @@
 """Whatever the simulator does to its clients, in the end all its trades are stored once, and the candles are right."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.conftest import Platform
 
 from k2.config import EXCHANGES
 from k2.sim.faults import FAULTS
@@ -83,12 +85,48 @@ def test_faults_together(run_platform: Callable[..., Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", SINGLE)
-def test_each_fault_alone(run_platform: Callable[..., Any], name: str) -> None:
-    platform = run_platform()
-    platform.emit(2)
+def test_each_fault_alone(lent: "Lent", name: str) -> None:
+    """One after the other on one platform, each over before the next; a failure leaves the next a new platform."""
+    platform = lent.take()
     play(platform, SINGLE[name], 5)
     platform.proven()
     assert set(platform.restarts.values()) == {0}, f"a process ended: {platform.said}"
+    lent.give_back(platform)
+
+
+class Lent:
+    """A platform that several tests use in turn, and another one after a test that did not give it back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: list[Platform] = []
+        self._whole: Platform | None = None
+
+    def take(self) -> Platform:
+        platform, self._whole = self._whole, None
+        if platform is None:
+            self.close()
+            folder = self._folder / f"p{len(self._made)}"
+            folder.mkdir()
+            platform = Platform(folder, {})
+            self._made.append(platform)
+            platform.start()
+            platform.emit(2)
+        return platform
+
+    def give_back(self, platform: Platform) -> None:
+        self._whole = platform
+
+    def close(self) -> None:
+        if self._made:
+            self._made[-1].close()
+
+
+@pytest.fixture(scope="module")
+def lent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lent]:
+    one = Lent(tmp_path_factory.mktemp("lent"))
+    yield one
+    one.close()
 
 
 @pytest.mark.slow
