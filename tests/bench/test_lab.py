@@ -6,6 +6,7 @@ import time
 
 import psutil
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.config import Config, load
 from k2.ops.bench.lab import Lab, LabError, environment, free_port
@@ -123,7 +124,7 @@ def test_a_killed_bench_leaves_no_process(tmp_path):
         bench.kill()
         bench.wait()
         bench.stdout.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the simulator outlived its bench"
         time.sleep(0.05)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.patience import PATIENCE_S
 from tests.store.conftest import start
 from tests.store.history import PER_DAY, START, History, trade
 
@@ -93,7 +94,7 @@ def test_clients_share_it_and_begin_it_again(
     os.kill(int(read_status(folder / "run")["reader"]["pid"]), signal.SIGKILL)
     assert len(second.trades(limit=5)) == 5
     monkeypatch.setattr(local, "IDLE_S", 0.1)
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_S
     while read_status(folder / "run"):
         assert time.monotonic() < end, "it holds the folder though nobody asks"
         time.sleep(0.02)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from feed_kit import Peer, VenueServer, eventually, gaps, page_payload, records, trade_payload, trades
+from tests.patience import PATIENCE_S
 
 from k2.config import Config, ExchangeConfig, ExchangesConfig, FeedConfig
 from k2.core.codec import decode_frame
@@ -82,7 +83,7 @@ class Scene:
 
 def play(tmp_path: Path, act: Callable[[Scene], Awaitable[None]], **feed: float) -> None:
     async def scene() -> None:
-        async with asyncio.timeout(30), Scene(tmp_path, **feed) as set_up:
+        async with asyncio.timeout(PATIENCE_S), Scene(tmp_path, **feed) as set_up:
             await act(set_up)
 
     asyncio.run(scene())

@@ -257,7 +257,7 @@ def test_answers_only_grow_while_everything_moves(connect: Callable[[], Any], mo
         time.sleep(0.02)
     stop.set()
     for thread in (run, *watchers):
-        thread.join(30)
+        thread.join(PATIENCE_S)
     store.execute("DROP VIEW k2.slow_trades")
     assert wrong == []
     assert count(store) == first - 1
@@ -299,7 +299,7 @@ def test_answers_never_step_back_while_loaders_die_and_take_over(connect: Callab
             time.sleep(0.01)
     stop.set()
     for thread in watchers:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     store.execute("DROP VIEW k2.slow_trades")
     assert wrong == []
     assert count(store) == first - 1

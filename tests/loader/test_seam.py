@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.store.conftest import StoreProcess, start
 from tests.store.history import DAY, EXCHANGE, START, STEP, History, emptied, trade
 
@@ -204,13 +205,13 @@ def test_answers_only_grow_while_everything_moves(history: History, monkeypatch:
             history.expire(2 + turn // 3)
             if turn == 2:  # a loader dies and another takes over
                 stop.set()
-                run.join(30)
+                run.join(PATIENCE_S)
                 stop = threading.Event()
                 history.loader = history.new_loader()
                 run = threading.Thread(target=history.loader.run, args=(stop,))
                 run.start()
     stop.set()
-    run.join(30)
+    run.join(PATIENCE_S)
     assert readers.wrong == []
     assert readers.looks > 20
     assert history.columns() == history.expected()

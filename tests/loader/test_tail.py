@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from k2.ask.tail import LiveTail
 from k2.store import StoreError, StoreUnavailable, fresh
@@ -199,7 +200,7 @@ class Held:
         return getattr(self.store, name)
 
     def insert(self, sql: str, body: bytes) -> None:
-        assert self.may_go_on.wait(30)
+        assert self.may_go_on.wait(PATIENCE_S)
         if self.refuses:
             raise StoreError("refused")
         self.store.insert(sql, body)

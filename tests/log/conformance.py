@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 
 from k2.log import Batch, Ear, Entry, Log, LogError, OffsetOutOfRange, Position
 
@@ -191,7 +192,7 @@ def test_many_threads_may_wait_at_once(log: Log) -> None:
     time.sleep(0.05)
     log.append([entry([b"a"])])
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert answers == [True] * 5
 
 

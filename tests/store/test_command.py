@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
 from tests.store.conftest import StoreProcess
 
 
@@ -60,7 +61,7 @@ def test_a_terminal_gets_a_table(store: StoreProcess) -> None:
             seen += chunk
     except OSError:
         os.close(own)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert b"one" in seen
     assert b"text" in seen
     assert b"\t" not in seen

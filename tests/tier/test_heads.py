@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.tier.conftest import Platform, trade
 
 from k2.core.codec import trades_stream
@@ -54,7 +55,11 @@ def test_heads_need_no_pyiceberg(platform: Platform) -> None:
         " print(read_heads(Path(sys.argv[1]))['trades'].rows, 'pyarrow' in sys.modules, 'pyiceberg' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(platform.folder)], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code, str(platform.folder)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert done.stdout.split() == ["3", "False", "False"]
 
@@ -126,6 +131,6 @@ def test_a_writer_killed_in_the_middle_is_rolled_back(platform: Platform) -> Non
     platform.put_ids([1])
     platform.archiver().run()
     file = platform.folder / "catalog.db"
-    subprocess.run([sys.executable, "-c", KILLED_IN_ITS_COMMIT, str(file)], timeout=30, check=False)
+    subprocess.run([sys.executable, "-c", KILLED_IN_ITS_COMMIT, str(file)], timeout=PATIENCE_S, check=False)
     assert Path(f"{file}-journal").stat().st_size > 0, "the write was under way"
     assert read_heads(platform.folder)["trades"].rows == 1

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.tier import processes
 from tests.tier.conftest import trade
 from tests.tier.processes import FORK, archive, start
@@ -65,7 +66,7 @@ def test_two_archivers_at_once_write_everything_once(tmp_path: Path) -> None:
     children = [start(processes.compete, tmp_path, both, says) for _ in range(2)]
     said = [says.get(timeout=60) for _ in children]
     for child in children:
-        child.join(30)
+        child.join(PATIENCE_S)
     assert any(word.startswith("wrote") for word in said), said
     for word in said:
         assert word.startswith(("wrote", "ArchiverConflict: another archiver")), said
@@ -78,7 +79,7 @@ def test_a_file_that_may_not_grow_is_explained_and_leaves_nothing(tmp_path: Path
     says = FORK.Queue()
     child = start(processes.outgrow, tmp_path, 40_000, says)
     said = says.get(timeout=60)
-    child.join(30)
+    child.join(PATIENCE_S)
     assert "archiving into cold.trades failed" in said
     assert "raise the limit" in said
     assert not list(tmp_path.rglob("*.parquet"))
@@ -96,6 +97,6 @@ def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
         says = FORK.Queue()
         child = start(processes.weigh, folder, 5000, says)
         rows, commits, used[slices] = says.get(timeout=110)
-        child.join(30)
+        child.join(PATIENCE_S)
         assert (rows, commits) == (slices * 5000, slices)
     assert used[120] < 1.25 * used[40]

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.store.conftest import start as start_store
 from tests.web.serving import Served, WebProcess, ask
 
@@ -196,7 +197,7 @@ def open_slow(url: str, key: str = "") -> socket.socket:
 
 @pytest.mark.usefixtures("slow_route")
 def test_a_client_that_goes_away_ends_its_statement(served: Served) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     with open_slow(served.another().url):
         while not running(served):
             assert time.monotonic() < deadline, "the statement never began"

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.store.conftest import StoreProcess, start
 from tests.store.wire import ask
 from tests.web.serving import READER_PASSWORD, WebThread
@@ -517,7 +518,7 @@ def test_tables_that_come_along_hold_only_columns(target: Target, structure: str
         "user": "reader",
         "password": READER_PASSWORD,
     }
-    connection = http.client.HTTPConnection("127.0.0.1", target.store.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", target.store.port, timeout=PATIENCE_S)
     connection.request("POST", "/?" + urlencode(asked), body, {"Content-Type": "multipart/form-data; boundary=edge"})
     answer = connection.getresponse()
     text = answer.read()

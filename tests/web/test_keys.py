@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.web.serving import Served, WebProcess, WebThread, ask, until
 
 from k2.web import keys as keys_module
@@ -21,7 +22,7 @@ DAY = 86_400_000_000_000
 def k2(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": "/usr/bin:/bin", "K2_DATA": str(data)}
     command = [sys.executable, "-m", "k2", "keys", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=PATIENCE_S, check=False)
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_makers_do_not_lose_each_others_keys(file: Path) -> None:
     script = "import sys; from pathlib import Path; from k2.web.keys import create\n"
     script += "for i in range(10): create(Path(sys.argv[1]), sys.argv[2] + str(i))"
     makers = [subprocess.Popen([sys.executable, "-c", script, str(file), name]) for name in "abc"]
-    assert [maker.wait(30) for maker in makers] == [0, 0, 0]
+    assert [maker.wait(PATIENCE_S) for maker in makers] == [0, 0, 0]
     assert len(listed(file)) == 30
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 from tests.web.serving import Served
 
 from k2.core.codec import encode_frame, frames_stream, trades_stream
@@ -100,7 +101,7 @@ def test_what_is_no_record_of_its_stream_is_shown_all_the_same() -> None:
 
 def test_the_streams(served: Served) -> None:
     log: Log = served.web.log
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while len(log.committed("loader")) < 4:  # visible before they are committed
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -10,6 +10,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis.checks import CHECKS
+from tests.patience import PATIENCE_S
 from tests.web.serving import Served
 
 from k2.web import openapi
@@ -117,7 +118,7 @@ def explore(served: Served, route: Route, examples: int) -> int:
             nonlocal asked
             assume(len(str(case.as_transport_kwargs())) < 20_000)  # longer first lines are refused before they are read
             asked += 1
-            case.call_and_validate(checks=checks, timeout=30)
+            case.call_and_validate(checks=checks, timeout=PATIENCE_S)
 
         one()
     return asked

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 from tests.web.serving import START, Served
 from tests.web.stream_client import trade
 from tests.web.test_stream_sockets import Socket, kind, opened
@@ -77,7 +78,7 @@ def _told(socket: Socket) -> dict[tuple[str, str], dict[str, Any]]:
 async def _until_told(socket: Socket, served: Served, symbol: str, intervals: tuple[str, ...]) -> None:
     """Hear until the client has been told what the store shows, as final."""
     stored = await asyncio.to_thread(_stored, served, symbol, intervals)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while {key: _plain(one) for key, one in _told(socket).items() if one["final"]} != stored:
         different = {
             key: (_told(socket).get(key), one)
