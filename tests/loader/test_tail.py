@@ -279,4 +279,8 @@ def test_a_question_that_the_tail_outran_is_told_to_ask_again(
         shown(store)
     followed = LiveTail()
     assert not followed.feed(store.rows(followed.sql()))
+    store.execute(f"TRUNCATE TABLE {RECENT}")  # as after the store's start, while the old loader still has its file
+    assert shown(store) == (0, 0)
+    assert not followed.feed(store.rows(followed.sql()))  # the memory began anew
+    assert followed.feed(store.rows(followed.sql()))
     one.tail.close()

@@ -58,7 +58,7 @@ class LiveTail:
             part = _part(row)
             self._memory.setdefault((part.exchange, part.symbol), []).append(part)
         self._newest = max((row[1] for row in found[2]), default=self._newest)
-        if any(row[_SIDE] == "left" and row[_TRADE_ID] > self._newest for row in found[3]):
+        if any(row[_SIDE] == "left" and row[_TRADE_ID] > self._newest > 0 for row in found[3]):
             return False
         run = self._newest >> _RUN
         self._file = [_part(row) for row in found[3] if row[1] > self._newest and row[1] >> _RUN == run]
