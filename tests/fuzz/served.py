@@ -106,6 +106,7 @@ class Wire:
 
     async def _say(self, data: bytes, patience: float) -> bytes:
         assert self.runner.server is not None
+        self.troubles.seen.clear()  # what other parts of this process told meanwhile
         protocol = self.runner.server()
         transport = _Transport()
         protocol.connection_made(transport)

@@ -44,6 +44,20 @@ def test_logs_of_one_folder_share_one_environment_and_the_last_closes_it(tmp_pat
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_caller_that_a_signal_tore_out_of_the_log_does_not_keep_it_from_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "CLOSE_WITHIN", 0.05)
+    log = LmdbLog(tmp_path, 1 << 30)
+    log.append(one([b"a"]))
+    handles = log._pair("a.b")[0].acquire()
+    log.close()
+    assert handles is not None
+    with handles.env.begin() as txn:  # whoever is inside after all is not cut off
+        assert txn.stat(handles.trees[0])["entries"] == 1
+    handles.env.close()
+
+
 def test_callers_who_come_together_share_a_commit(lmdb_log: LmdbLog) -> None:
     lmdb_log.append(one([b"first"]))
     pair, _ = lmdb_log._pair("a.b")

@@ -22,6 +22,7 @@ TOUCH_LIMIT = 16 << 20  # bytes read and written before the map is given back
 _ROOM = 256 << 10  # bytes that a commit may take beyond its records, and some
 _LOCK_BYTES = 8192  # for LMDB's 126 readers
 _STALE_CHECK = 10.0  # seconds between two searches for readers that were killed
+CLOSE_WITHIN = 10.0  # seconds that a close waits for those inside
 _ATTEMPTS = 8  # readings of a file that another process may be writing
 
 E = TypeVar("E", bound="Environment")
@@ -175,16 +176,19 @@ class Environment:
         self._gate.notify_all()
 
     def close(self) -> None:
-        """Leave the register; the last user closes the file."""
+        """Leave the register; the last user closes the file.
+
+        Not for ever does it wait for those inside: who was interrupted by a signal may not have told that it left. The
+        file is then left open, which harms nobody.
+        """
         with _register_lock:
             self._users -= 1
             if self._users:
                 return
             with self._lock:
                 self._ended = True
-                while self._inside:
-                    self._gate.wait()
-                self._shut()
+                if self._gate.wait_for(lambda: not self._inside, CLOSE_WITHIN):
+                    self._shut()
             self.closed()
             _register.pop(self.folder, None)
 
